@@ -1,0 +1,57 @@
+"""DiffTrace: reproducibility testing for diffusion language models.
+
+Names are imported when first used, so that `import difftrace` costs next to nothing and reading a baseline
+needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# PyPI knows an unrelated project under the import name `difftrace`; the plugin tells the two apart by this.
+__distribution__ = "pytest-difftrace"
+
+if TYPE_CHECKING:
+    from difftrace.core.baseline import Baseline, load
+    from difftrace.core.comparison import Divergence, compare
+    from difftrace.core.errors import DiffTraceError
+    from difftrace.core.trajectory import Trajectory
+    from difftrace.determinism import enforce, fingerprint
+
+_HOMES = {
+    "Baseline": "difftrace.core.baseline",
+    "DiffTraceError": "difftrace.core.errors",
+    "Divergence": "difftrace.core.comparison",
+    "Trajectory": "difftrace.core.trajectory",
+    "compare": "difftrace.core.comparison",
+    "enforce": "difftrace.determinism",
+    "fingerprint": "difftrace.determinism",
+    "load": "difftrace.core.baseline",
+}
+
+__all__ = [
+    "Baseline",
+    "DiffTraceError",
+    "Divergence",
+    "Trajectory",
+    "__version__",
+    "compare",
+    "enforce",
+    "fingerprint",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'difftrace' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,56 @@
+"""`difftrace validate`: are these baselines what they claim to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from difftrace.core.baseline import load
+from difftrace.core.errors import FormatError
+from difftrace.core.text import printable
+
+FOLDER = "__difftrace__"
+
+
+@click.command("validate")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def command(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check baselines; every problem is listed. Needs no torch and no model.
+
+    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked.
+
+    \b
+    Examples:
+      difftrace validate tests/
+      difftrace validate tests/__difftrace__/test_sum/test_sum.json
+    """
+    files = [file for path in paths for file in _baselines(path)]
+    problems = {str(file): problem for file in files if (problem := _problem(file)) is not None}
+    if as_json:
+        click.echo(json.dumps({"checked": len(files), "problems": problems}, sort_keys=True))
+    else:
+        for problem in problems.values():
+            click.echo(printable(problem))
+        click.echo(f"{len(files)} checked, {len(problems)} invalid")
+    raise SystemExit(1 if problems else 0)
+
+
+def _baselines(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for file in sorted(path.rglob("*.json")):
+        if FOLDER in file.resolve().parts:
+            yield file
+
+
+def _problem(file: Path) -> str | None:
+    try:
+        load(file)
+    except FormatError as error:
+        return str(error)
+    return None

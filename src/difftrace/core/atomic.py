@@ -1,0 +1,68 @@
+"""Replacing a file as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from difftrace.core.errors import WriteError
+from difftrace.core.text import printable
+
+_ADVICE: Final = {
+    errno.ENOSPC: "free space on its disk",
+    errno.EDQUOT: "free space in your quota",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EROFS: "choose a folder on a writable disk",
+    errno.EACCES: "make its folder writable",
+    errno.EPERM: "make its folder writable",
+    errno.ENAMETOOLONG: "shorten its name",
+    errno.ENOTDIR: "move the file away that stands where a folder should be",
+    errno.EISDIR: "move the folder away that stands where the file should be",
+}
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Make `data` the content of the file `path`, creating missing folders.
+
+    Readers see the old content or the new one, never a part, also after a crash or a power cut: the data goes
+    to a new file in the same folder, which is flushed to the disk and then renamed.
+
+    Raises:
+        WriteError: it did not work; the old content is whole and the new file removed.
+    """
+    path = Path(path)
+    # Short and independent of the name, which may be as long as file systems allow.
+    temporary = path.parent / f".difftrace-{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "see to its folder")
+        raise WriteError(
+            f"{printable(str(path))}: could not be written ({printable(error.strerror or str(error))}); nothing was"
+            f" changed. To go on, {advice} and run the command again"
+        ) from error
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself durable where folders can be opened; elsewhere (Windows) the system sees to
+    it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

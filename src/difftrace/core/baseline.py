@@ -1,0 +1,58 @@
+"""The baseline: a recorded run as a small, reviewed JSON file beside its test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from difftrace.core.atomic import write_atomically
+from difftrace.core.baseline_json import dump, parse
+from difftrace.core.errors import FormatError
+from difftrace.core.limits import MAX_BASELINE_BYTES
+from difftrace.core.recording import (
+    Baseline,
+    JsonScalar,
+    ModelIdentity,
+    SamplerIdentity,
+    SequenceRecord,
+    TestId,
+)
+from difftrace.core.text import printable
+
+__all__ = [
+    "Baseline",
+    "JsonScalar",
+    "ModelIdentity",
+    "SamplerIdentity",
+    "SequenceRecord",
+    "TestId",
+    "dump",
+    "load",
+    "parse",
+    "save",
+]
+
+
+def load(path: str | os.PathLike[str]) -> Baseline:
+    """Return the baseline in the file `path`.
+
+    Raises:
+        FormatError: one line naming the file and the field, also if it cannot be read.
+    """
+    source = printable(str(Path(path)))
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BASELINE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error
+    return parse(data, source)
+
+
+def save(path: str | os.PathLike[str], baseline: Baseline) -> None:
+    """Write `baseline` to the file `path` as a whole or not at all, creating missing folders.
+
+    Raises:
+        WriteError: it could not be written; a file that was there before is whole.
+        FormatError: `baseline` holds something that could not be read back; nothing was written.
+    """
+    write_atomically(path, dump(baseline, printable(str(Path(path)))))

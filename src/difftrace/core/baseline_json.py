@@ -1,0 +1,196 @@
+"""A baseline as JSON and back, both ways through its schema and every check the schema cannot state."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, Final
+
+import numpy as np
+
+from difftrace.core import strict_json
+from difftrace.core.errors import FormatError
+from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS
+from difftrace.core.recording import Baseline, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
+from difftrace.core.schemas import violation
+from difftrace.core.text import printable
+from difftrace.core.trajectory import Trajectory
+
+FORMAT: Final = "difftrace-baseline"
+VERSION: Final = (0, 1)
+
+
+def dump(baseline: Baseline, source: str = "baseline") -> bytes:
+    """Return the file for `baseline`: JSON with sorted keys, in ASCII, the same bytes for the same content.
+
+    Raises:
+        FormatError: it could not be read back, say because an argument is NaN; `source` names it in the
+        message.
+    """
+    document = {
+        "format": FORMAT,
+        "version": ".".join(map(str, VERSION)),
+        "test": None if baseline.test is None else vars(baseline.test),
+        "model": None if baseline.model is None else vars(baseline.model),
+        "sampler": None if baseline.sampler is None else _sampler_document(baseline.sampler),
+        "environment": dict(baseline.environment),
+        "pieces": {str(token): piece for token, piece in baseline.pieces.items()},
+        "digest": baseline.digest,
+        "sequences": [_sequence_document(record) for record in baseline.sequences],
+    }
+    try:
+        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{source}: holds a value that JSON cannot ({printable(str(error))})") from None
+    data = text.encode("ascii") + b"\n"
+    parse(data, source)
+    return data
+
+
+def parse(data: bytes, source: str) -> Baseline:
+    """Return the baseline in `data`, the content of the file that messages call `source`.
+
+    Raises:
+        FormatError: one line naming the file and the field.
+    """
+    try:
+        return _baseline(data)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from error.__cause__
+
+
+def _baseline(data: bytes) -> Baseline:
+    if len(data) > MAX_BASELINE_BYTES:
+        raise FormatError(f"is larger than the limit of {MAX_BASELINE_BYTES} bytes for a baseline")
+    document = strict_json.loads(data)
+    _check_format(document)
+    problem = violation("baseline", document)
+    if problem is not None:
+        raise FormatError(problem)
+    half = strict_json.unprintable_string(document)
+    if half is not None:
+        raise FormatError(f"{half}: holds half a surrogate pair, which is no character")
+    model = None if document["model"] is None else _model(document["model"])
+    vocab_size = None if model is None else model.vocab_size
+    baseline = Baseline(
+        test=None if document["test"] is None else TestId(**document["test"]),
+        model=model,
+        sampler=None if document["sampler"] is None else _sampler(document["sampler"]),
+        environment=document["environment"],
+        pieces=_pieces(document["pieces"], vocab_size),
+        sequences=_sequences(document["sequences"], vocab_size),
+    )
+    if baseline.digest != document["digest"]:
+        raise FormatError("$.digest: does not match the sequences; the file was changed after it was recorded")
+    return baseline
+
+
+def _check_format(document: Any) -> None:
+    """Refuse foreign and newer files before the schema would complain about their fields."""
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise FormatError(f'$.format: is not "{FORMAT}", so this is no baseline')
+    version = document.get("version")
+    matched = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})", version) if isinstance(version, str) else None
+    if matched is None:
+        raise FormatError('$.version: is not a version such as "0.1"')
+    found = (int(matched[1]), int(matched[2]))
+    if found > VERSION:
+        raise FormatError(
+            f"$.version: is {version}, written by a newer pytest-difftrace; this one reads up to"
+            f" {VERSION[0]}.{VERSION[1]}, so update it"
+        )
+    if found != VERSION:
+        raise FormatError(f"$.version: {version} was never released")
+
+
+def _sampler_document(sampler: SamplerIdentity) -> dict[str, Any]:
+    return {"name": sampler.name, "version": sampler.version, "arguments": dict(sampler.arguments)}
+
+
+def _sampler(document: dict[str, Any]) -> SamplerIdentity:
+    return SamplerIdentity(document["name"], int(document["version"]), document["arguments"])
+
+
+def _model(document: dict[str, Any]) -> ModelIdentity:
+    # JSON Schema takes 5.0 for an integer.
+    sizes = {
+        field: None if document[field] is None else int(document[field]) for field in ("vocab_size", "mask_token_id")
+    }
+    _check_token("$.model.mask_token_id", sizes["mask_token_id"], sizes["vocab_size"])
+    return ModelIdentity(**{**document, **sizes})
+
+
+def _pieces(document: dict[str, str], vocab_size: int | None) -> dict[int, str]:
+    pieces = {int(token): piece for token, piece in document.items()}
+    _check_token("$.pieces", max(pieces, default=None), vocab_size)
+    return pieces
+
+
+def _sequence_document(record: SequenceRecord) -> dict[str, Any]:
+    trajectory = record.trajectory
+    return {
+        "text": record.text,
+        "prompt_text": record.prompt_text,
+        "digest": trajectory.digest,
+        **_sizes(trajectory),
+        "decisions": base64.b64encode(trajectory.to_bytes()).decode("ascii"),
+    }
+
+
+def _sizes(trajectory: Trajectory) -> dict[str, int]:
+    return {
+        "prompt_length": trajectory.prompt.size,
+        "canvas_length": trajectory.length,
+        "steps": trajectory.num_steps,
+        "events": trajectory.num_events,
+    }
+
+
+def _sequences(documents: list[dict[str, Any]], vocab_size: int | None) -> tuple[SequenceRecord, ...]:
+    # A few bytes may stand for a constant column of a million: what many of them expand to is bounded before
+    # any is.
+    numbers = sum(
+        int(document["prompt_length"] + document["canvas_length"] + document["events"]) for document in documents
+    )
+    if numbers > MAX_BASELINE_NUMBERS:
+        raise FormatError(
+            f"$.sequences: they announce {numbers} numbers, more than the limit of {MAX_BASELINE_NUMBERS}"
+        )
+    return tuple(_sequence(document, f"$.sequences[{index}]", vocab_size) for index, document in enumerate(documents))
+
+
+def _sequence(document: dict[str, Any], path: str, vocab_size: int | None) -> SequenceRecord:
+    try:
+        trajectory = Trajectory.from_bytes(base64.b64decode(document["decisions"], validate=True))
+    except (binascii.Error, ValueError):
+        raise FormatError(f"{path}.decisions: is not base64") from None
+    except FormatError as error:
+        raise FormatError(f"{path}.decisions: {error}") from None
+    for field, size in _sizes(trajectory).items():
+        if document[field] != size:
+            raise FormatError(f"{path}.{field}: is {document[field]}, but the decisions hold {size}")
+    if trajectory.digest != document["digest"]:
+        raise FormatError(f"{path}.digest: does not match the decisions; the file was changed after it was recorded")
+    _check_vocabulary(trajectory, path, vocab_size)
+    return SequenceRecord(trajectory, document["text"], document["prompt_text"])
+
+
+def _check_vocabulary(trajectory: Trajectory, path: str, vocab_size: int | None) -> None:
+    if vocab_size is None:
+        return
+    for name in ("prompt", "initial", "tokens"):
+        column = getattr(trajectory, name)
+        outside = np.flatnonzero(column >= vocab_size)
+        if outside.size:
+            index = int(outside[0])
+            where = f"{name}[{index}]"
+            if name == "tokens":
+                where = f"step {trajectory.steps[index]}, position {trajectory.positions[index]}"
+            _check_token(f"{path}.decisions: {where}", int(column[index]), vocab_size)
+
+
+def _check_token(where: str, token: int | None, vocab_size: int | None) -> None:
+    if token is not None and vocab_size is not None and token >= vocab_size:
+        raise FormatError(f"{where}: the token {token} is outside the vocabulary of {vocab_size}")

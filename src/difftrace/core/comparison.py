@@ -1,0 +1,118 @@
+"""Where two runs first part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from difftrace.core.trajectory import Ints, Trajectory
+
+Kind = Literal["sequences", "prompt", "initial", "decision", "length"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first difference between a golden run and an observed one.
+
+    Attributes:
+        kind: what differs. "sequences": their number; "prompt": prompt, padding or attention mask; "initial":
+            the first canvas; "decision": a committed token; "length": only the number of steps, all common
+            events being equal.
+        sequence: index of the sequence; for "sequences" the first that only one side has.
+        step: for "decision" the step; for "length" the smaller number of steps; otherwise None.
+        position: for "decision" and "initial" the canvas position, for "prompt" the index in the prompt (None
+            if only padding or attention mask differ); otherwise None.
+        golden: token the golden has there (for "decision": committed there at that step); None if it has
+            none.
+        observed: likewise of the observed run.
+        agreed_steps: whole steps that agree before the difference.
+        agreed_events: events that agree before the difference, in canonical order.
+    """
+
+    kind: Kind
+    sequence: int
+    step: int | None
+    position: int | None
+    golden: int | None
+    observed: int | None
+    agreed_steps: int
+    agreed_events: int
+
+
+def compare(golden: Trajectory, observed: Trajectory) -> Divergence | None:
+    """Return the first difference between two sequences' runs, or None if they are equal."""
+    return _compare(golden, observed, 0)
+
+
+def compare_sequences(golden: Sequence[Trajectory], observed: Sequence[Trajectory]) -> Divergence | None:
+    """Return the first difference between two batches, or None if they are equal.
+
+    The earliest step wins, then the lowest sequence; what differs before any step (prompt, first canvas)
+    precedes step 0.
+    """
+    if len(golden) != len(observed):
+        return Divergence("sequences", min(len(golden), len(observed)), None, None, None, None, 0, 0)
+    found = (_compare(one, other, index) for index, (one, other) in enumerate(zip(golden, observed, strict=True)))
+    differences = [divergence for divergence in found if divergence is not None]
+    return min(differences, key=lambda d: -1 if d.step is None else d.step, default=None)
+
+
+def _compare(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
+    index = _first_difference(golden.prompt, observed.prompt)
+    if index is not None or not _same_frame(golden, observed):
+        return _before_any_step("prompt", sequence, index, golden.prompt, observed.prompt)
+    index = _first_difference(golden.initial, observed.initial)
+    if index is not None:
+        return _before_any_step("initial", sequence, index, golden.initial, observed.initial)
+    return _compare_events(golden, observed, sequence)
+
+
+def _same_frame(golden: Trajectory, observed: Trajectory) -> bool:
+    if golden.padding != observed.padding:
+        return False
+    if golden.attention_mask is None or observed.attention_mask is None:
+        return golden.attention_mask is observed.attention_mask
+    return np.array_equal(golden.attention_mask, observed.attention_mask)
+
+
+def _before_any_step(
+    kind: Literal["prompt", "initial"], sequence: int, index: int | None, golden: Ints, observed: Ints
+) -> Divergence:
+    return Divergence(kind, sequence, None, index, _at(golden, index), _at(observed, index), 0, 0)
+
+
+def _compare_events(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
+    common = min(golden.num_steps, observed.num_steps)
+    columns = []
+    for trajectory in (golden, observed):
+        events = int(trajectory.steps.searchsorted(common))
+        keys = trajectory.steps[:events].astype(np.int64) * trajectory.length + trajectory.positions[:events]
+        columns.append((keys, trajectory.tokens[:events]))
+    (golden_keys, golden_tokens), (observed_keys, observed_tokens) = columns
+    shared = min(golden_keys.size, observed_keys.size)
+    differs = (golden_keys[:shared] != observed_keys[:shared]) | (golden_tokens[:shared] != observed_tokens[:shared])
+    first = int(differs.argmax()) if differs.any() else shared
+    candidates = [int(keys[first]) for keys in (golden_keys, observed_keys) if first < keys.size]
+    if not candidates:
+        if golden.num_steps == observed.num_steps:
+            return None
+        return Divergence("length", sequence, common, None, None, None, common, shared)
+    key = min(candidates)
+    step, position = divmod(key, golden.length)
+    tokens = (int(tokens[first]) if first < keys.size and int(keys[first]) == key else None for keys, tokens in columns)
+    return Divergence("decision", sequence, step, position, next(tokens), next(tokens), step, first)
+
+
+def _first_difference(golden: Ints, observed: Ints) -> int | None:
+    shared = min(golden.size, observed.size)
+    differs = golden[:shared] != observed[:shared]
+    if differs.any():
+        return int(differs.argmax())
+    return None if golden.size == observed.size else shared
+
+
+def _at(column: Ints, index: int | None) -> int | None:
+    return int(column[index]) if index is not None and index < column.size else None

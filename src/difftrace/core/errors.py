@@ -1,0 +1,31 @@
+"""The errors the library raises on purpose; each message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class DiffTraceError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class TrajectoryError(DiffTraceError, ValueError):
+    """Columns given to a trajectory contradict each other or leave their ranges."""
+
+
+class FormatError(DiffTraceError):
+    """Bytes or a file are not what they claim to be; nothing was decoded from them."""
+
+
+class WriteError(DiffTraceError):
+    """A file could not be written; what was there before is untouched."""
+
+
+class ModelError(DiffTraceError):
+    """A model or tokenizer folder cannot be loaded as it is."""
+
+
+class SamplerError(DiffTraceError, ValueError):
+    """Arguments of a denoising loop contradict each other or the model."""
+
+
+class RunError(DiffTraceError, ValueError):
+    """A run was asked for something it does not hold, such as one text of a batch."""

@@ -1,0 +1,27 @@
+"""Sizes beyond which a trajectory or a file is refused instead of allocated.
+
+They are far above real runs (LLaDA: 4,096 positions; DiffusionGemma: 256 positions rewritten in 48 steps) and
+low enough that hostile bytes cannot take more than a few hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_CANVAS: Final = 1 << 20
+"""Most positions of a canvas, and most tokens of a prompt."""
+
+MAX_STEPS: Final = 1 << 20
+"""Most denoising steps of one trajectory."""
+
+MAX_EVENTS: Final = 1 << 22
+"""Most committed tokens of one trajectory."""
+
+MAX_TOKEN: Final = (1 << 31) - 1
+"""Largest token id."""
+
+MAX_BASELINE_BYTES: Final = 16 << 20
+"""Largest baseline file, in bytes."""
+
+MAX_BASELINE_NUMBERS: Final = 1 << 23
+"""Most prompt tokens, canvas positions and events of all sequences of a baseline together."""

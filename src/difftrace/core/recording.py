@@ -1,0 +1,102 @@
+"""What a baseline holds, as values: what ran, where it ran, what came out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from difftrace.core.trajectory import Trajectory
+
+JsonScalar: TypeAlias = "str | int | float | bool | None"
+
+
+@dataclass(frozen=True)
+class TestId:
+    """The check a baseline belongs to.
+
+    Attributes:
+        module: file name of the test module without its folder, "test_sum.py".
+        id: "TestA::test_b[param]".
+        name: the check's name where a test has several, else None.
+    """
+
+    __test__ = False  # pytest collects classes of this name
+
+    module: str
+    id: str
+    name: str | None
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What ran. `weights`, `config` and `tokenizer` are "sha256:…" digests, None where unknown.
+
+    Attributes:
+        name: hub id or folder name.
+        revision: commit hash of a hub model.
+        weights: digest of the tensors as stored, before casting.
+        config: digest of the configuration.
+        tokenizer: digest of the tokenizer's files.
+        vocab_size: number of token ids; decoded tokens are checked against it.
+        mask_token_id: the mask, None for models without one.
+    """
+
+    name: str
+    revision: str | None
+    weights: str | None
+    config: str | None
+    tokenizer: str | None
+    vocab_size: int | None
+    mask_token_id: int | None
+
+
+@dataclass(frozen=True)
+class SamplerIdentity:
+    """The denoising loop: its name, the version of its behaviour, and all its arguments."""
+
+    name: str
+    version: int
+    arguments: Mapping[str, JsonScalar]
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """One sequence of the batch; texts are None where there was no tokenizer."""
+
+    trajectory: Trajectory
+    text: str | None
+    prompt_text: str | None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What ran, where it ran and what came out; at least one sequence.
+
+    Attributes:
+        test: the check it belongs to.
+        model: None for a loop recorded without one.
+        sampler: None where it is not known.
+        environment: the fingerprint; no part of what has to reproduce.
+        pieces: text of the token ids that occur.
+        sequences: the batch.
+    """
+
+    test: TestId | None
+    model: ModelIdentity | None
+    sampler: SamplerIdentity | None
+    environment: Mapping[str, JsonScalar | list[JsonScalar]]
+    pieces: Mapping[int, str]
+    sequences: tuple[SequenceRecord, ...]
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories."""
+        lines = ["difftrace-baseline-1", *(record.trajectory.digest for record in self.sequences)]
+        text = "".join(f"{line}\n" for line in lines)
+        return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
+
+    def same_decisions(self, other: Baseline) -> bool:
+        """Say whether both hold the same trajectories, wherever and by whatever they were recorded."""
+        return self.digest == other.digest

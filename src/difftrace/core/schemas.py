@@ -1,0 +1,47 @@
+"""The JSON Schemas of the files the product writes, and the check of a document against one."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from difftrace.core.text import printable
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+_LONGEST_MESSAGE: Final = 200
+
+
+@lru_cache(maxsize=16)
+def schema_text(name: str) -> str:
+    """Return the text of the schema `name` ("baseline"), from the wheel or from a checkout's schemas/
+    folder."""
+    packaged = resources.files("difftrace") / "schemas" / f"{name}.schema.json"
+    checkout = Path(__file__).parents[3] / "schemas" / f"{name}.schema.json"
+    return (packaged if packaged.is_file() else checkout).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=16)
+def validator(name: str) -> Draft202012Validator:
+    """Return the validator of the schema `name`, built once."""
+    # Importing jsonschema takes about 80 ms, which reading a bare trajectory need not pay.
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(json.loads(schema_text(name)))
+
+
+def violation(name: str, document: Any) -> str | None:
+    """Return one line saying where and how `document` breaks the schema `name`, or None if it keeps it."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(validator(name).iter_errors(document))
+    if error is None:
+        return None
+    message = printable(error.message)
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"
+    return f"{printable(error.json_path)}: {message}"

@@ -1,0 +1,52 @@
+"""Settings under which one machine repeats a run bit for bit, put back afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# cuBLAS repeats itself only with a fixed workspace; torch raises under deterministic algorithms without one.
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_WORKSPACE_VALUE = ":4096:8"
+
+
+@contextmanager
+def enforce(seed: int = 0) -> Iterator[None]:
+    """Run the body deterministically: seeds, strict algorithms, full fp32 products, one attention backend.
+
+    Seeds the generators of `random`, numpy and torch (all devices); makes torch raise where an operation has no
+    deterministic form; computes fp32 products in fp32; runs attention as plain matrix products (`MATH`), the only
+    backend that exists everywhere. On the way out, also on an exception, every setting, generator state and
+    environment variable is what it was.
+    """
+    with ExitStack() as undo:
+        _seed(seed, undo)
+        undo.callback(
+            torch.use_deterministic_algorithms,
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if torch.version.cuda and _WORKSPACE not in os.environ:
+            os.environ[_WORKSPACE] = _WORKSPACE_VALUE
+            undo.callback(os.environ.pop, _WORKSPACE, None)
+        torch.use_deterministic_algorithms(True)
+        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
+        undo.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+def _seed(seed: int, undo: ExitStack) -> None:
+    undo.callback(random.setstate, random.getstate())
+    undo.callback(np.random.set_state, np.random.get_state())
+    # Holds the generators of the CPU and of every accelerator device, and puts them back.
+    undo.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,49 @@
+"""What a run ran on: the fields that can decide its bits, and the short key of the platform."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+Environment = dict[str, "str | int | bool | None"]
+
+
+def platform_key(device: torch.device) -> str:
+    """Return the platform's short name: `cpu`, `cuda-sm90`, `rocm-gfx942`, or the device type.
+
+    Declared from the architecture alone: it holds nothing that jitters from run to run.
+    """
+    if device.type != "cuda":
+        return device.type
+    if torch.version.hip:
+        # "gfx942:sramecc+:xnack-": the features after the colon are settings of the machine, not its kind.
+        return f"rocm-{torch.cuda.get_device_properties(device).gcnArchName.partition(':')[0]}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"cuda-sm{major}{minor}"
+
+
+def fingerprint(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Environment:
+    """Return what decides the bits of a run on `device` in `dtype`, as plain JSON values.
+
+    Holds no host name, time, path or user. Read it inside `enforce`, so that it shows what is in force.
+    """
+    device = torch.device(device)
+    found: Environment = {
+        "platform_key": platform_key(device),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["device"] = properties.name
+        found["multiprocessors"] = properties.multi_processor_count
+    return found

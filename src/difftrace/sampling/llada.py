@@ -1,0 +1,235 @@
+"""LLaDA's semi-autoregressive sampler (ML-GSAI/LLaDA, generate.py), with a total order among ties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from difftrace.core.errors import SamplerError
+from difftrace.core.trajectory import Trajectory
+from difftrace.sampling.arguments import SamplerArguments
+from difftrace.sampling.decision import SELECT, confidence_of, guide, gumbel
+
+Record = Literal["none", "decisions"]
+_RECORDS = ("none", "decisions")
+
+# A bar shows on a terminal only, and only for runs that take longer than this many seconds.
+_PROGRESS_AFTER = 2.0
+
+
+class DenoisingModel(Protocol):
+    """A model as the sampler needs it: `config` holds the ids, a call returns an object with `logits`."""
+
+    config: Any
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        """Score every position of [B, L]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a run produced: `tokens` [B, P + gen_length], and one trajectory a row if recorded."""
+
+    tokens: Tensor
+    trajectories: list[Trajectory]
+
+
+@dataclass(frozen=True)
+class _Commits:
+    """One step's decision: `positions` [B, k] and the `tokens` [B, k] they take, still on the device."""
+
+    step: int
+    positions: Tensor
+    tokens: Tensor
+
+
+@torch.no_grad()
+def generate(
+    model: DenoisingModel,
+    prompt_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    steps: int,
+    gen_length: int,
+    block_length: int,
+    temperature: float = 0.0,
+    cfg_scale: float = 0.0,
+    remasking: str = "low_confidence",
+    logits_eos_inf: bool = False,
+    confidence_eos_eot_inf: bool = False,
+    tie_break: str = "stable",
+    seed: int | None = None,
+    record: Record = "decisions",
+) -> Generation:
+    """Denoise `gen_length` masks appended to every prompt.
+
+    `prompt_ids` [B, P] may be left-padded (`attention_mask` [B, P], 0 at padding) and may hold masks, which are
+    filled too. Arguments are the published sampler's: a step scores the canvas once (one doubled batch under
+    guidance, `cfg_scale` > 0), takes a candidate token at every mask (argmax, after Gumbel noise at `temperature` > 0)
+    and commits the quota of the step, by softmax probability (`low_confidence`) or at random (`random`).
+    `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives EOS and end-of-turn no confidence, so that they are
+    committed last. `tie_break="stable"` commits the leftmost of equally confident positions,
+    `"upstream"` whatever `torch.topk` picks. `seed` seeds a generator of this run's own; None draws from
+    torch's global one. `record`: `none` or `decisions`.
+
+    The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model.
+
+    Source: ML-GSAI/LLaDA generate.py (b7e6c35). Differences: guidance works without an attention mask, and
+    `confidence_eos_eot_inf` means the same at every temperature (upstream its chained assignment leaves EOS in at
+    temperature > 0).
+    """
+    arguments = SamplerArguments(
+        steps,
+        gen_length,
+        block_length,
+        temperature,
+        cfg_scale,
+        remasking,
+        logits_eos_inf,
+        confidence_eos_eot_inf,
+        tie_break,
+        seed,
+    )
+    if record not in _RECORDS:
+        raise SamplerError(f"record must be one of {', '.join(_RECORDS)}, not {record!r}")
+    prompt, mask = _check_prompt(model, prompt_ids, attention_mask)
+    canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], gen_length), _mask_id(model))), dim=1)
+    if mask is not None:
+        mask = torch.cat((mask, mask.new_ones((mask.shape[0], gen_length))), dim=1)
+    initial = canvas.clone()
+    commits = _denoise(model, canvas, mask, prompt.shape[1], arguments)
+    return Generation(canvas, [] if record == "none" else _trajectories(initial, mask, prompt.shape[1], commits, steps))
+
+
+def _denoise(
+    model: DenoisingModel,
+    canvas: Tensor,
+    attention_mask: Tensor | None,
+    prompt_length: int,
+    arguments: SamplerArguments,
+) -> list[_Commits]:
+    """Run every step on `canvas` [B, L] in place; nothing here may wait for the device."""
+    config = model.config
+    mask_id = config.mask_token_id
+    guided = arguments.cfg_scale > 0
+    generator = None
+    if arguments.seed is not None:
+        generator = torch.Generator(canvas.device).manual_seed(arguments.seed)
+    select = SELECT[arguments.tie_break]
+    given = canvas != mask_id  # what guidance hides from the unconditional rows: the prompt, padding included
+    batch_mask = (
+        torch.cat((attention_mask, attention_mask)) if guided and attention_mask is not None else attention_mask
+    )
+    unlikely = _ids(canvas, [config.eos_token_id, getattr(config, "eot_token_id", None)])
+    commits: list[_Commits] = []
+    with tqdm(total=arguments.steps, desc="denoising", delay=_PROGRESS_AFTER, disable=None, leave=False) as progress:
+        for block in range(arguments.num_blocks):
+            end = prompt_length + (block + 1) * arguments.block_length
+            for quota in arguments.quotas():
+                rows = torch.cat((canvas, canvas.masked_fill(given, mask_id))) if guided else canvas
+                logits = model(rows, attention_mask=batch_mask).logits
+                if guided:
+                    logits = guide(logits, arguments.cfg_scale)
+                if arguments.logits_eos_inf:
+                    logits = logits.index_fill(-1, unlikely[:1], -torch.inf)
+                tokens = gumbel(logits, arguments.temperature, generator).argmax(dim=-1)
+                if arguments.remasking == "low_confidence":
+                    if arguments.confidence_eos_eot_inf:
+                        logits = logits.index_fill(-1, unlikely, -torch.inf)
+                    confidence = confidence_of(logits, tokens)
+                else:
+                    confidence = torch.rand(canvas.shape, device=canvas.device, generator=generator)
+                masked = canvas == mask_id
+                masked[:, end:] = False
+                chosen = select(confidence.masked_fill(~masked, -torch.inf), quota)
+                step = _Commits(len(commits), chosen, tokens.gather(1, chosen))
+                canvas.scatter_(1, step.positions, step.tokens)
+                commits.append(step)
+                progress.update()
+    return commits
+
+
+def _trajectories(
+    initial: Tensor,
+    attention_mask: Tensor | None,
+    prompt_length: int,
+    commits: Sequence[_Commits],
+    steps: int,
+) -> list[Trajectory]:
+    """Copy the run off the device, once, and cut it into rows."""
+    positions = torch.cat([step.positions for step in commits], dim=1).cpu().numpy()
+    tokens = torch.cat([step.tokens for step in commits], dim=1).cpu().numpy()
+    column = np.repeat([step.step for step in commits], [step.positions.shape[1] for step in commits])
+    canvases = initial.cpu().numpy()
+    masks = None if attention_mask is None else attention_mask.cpu().numpy()
+    rows = []
+    for row, canvas in enumerate(canvases):
+        mask = None if masks is None else masks[row]
+        padding = 0 if mask is None else int(np.argmax(mask != 0))
+        rows.append(
+            Trajectory(
+                prompt=canvas[padding:prompt_length],
+                initial=canvas,
+                steps=column,
+                positions=positions[row],
+                tokens=tokens[row],
+                num_steps=steps,
+                padding=padding,
+                attention_mask=mask,
+            )
+        )
+    return rows
+
+
+def _check_prompt(
+    model: DenoisingModel, prompt_ids: Tensor, attention_mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return prompt and mask on the model's device, the mask only where it hides something."""
+    if not isinstance(prompt_ids, Tensor) or prompt_ids.dim() != 2 or prompt_ids.is_floating_point():
+        shape = tuple(prompt_ids.shape) if isinstance(prompt_ids, Tensor) else type(prompt_ids).__name__
+        raise SamplerError(f"prompt_ids must be an integer tensor [batch, length], not {shape}")
+    if prompt_ids.shape[0] == 0:
+        raise SamplerError("prompt_ids holds no rows")
+    device = _device(model, prompt_ids)
+    prompt = prompt_ids.to(device=device, dtype=torch.long)
+    vocabulary = getattr(model.config, "embedding_size", None)
+    if prompt.numel() and vocabulary is not None:
+        low, high = int(prompt.min()), int(prompt.max())
+        if low < 0 or high >= vocabulary:
+            raise SamplerError(f"prompt_ids hold {low if low < 0 else high}, outside the vocabulary of {vocabulary}")
+    if attention_mask is None:
+        return prompt, None
+    if attention_mask.shape != prompt_ids.shape:
+        raise SamplerError(
+            f"attention_mask {tuple(attention_mask.shape)} and prompt_ids {tuple(prompt_ids.shape)} differ in shape"
+        )
+    mask = attention_mask.to(device=device, dtype=torch.long)
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise SamplerError("attention_mask must hold 0 (padding) and 1 only")
+    # As published: a mask that hides nothing is not applied, so that it cannot change a bit.
+    return prompt, None if bool(mask.all()) else mask
+
+
+def _device(model: object, prompt_ids: Tensor) -> torch.device:
+    if isinstance(model, torch.nn.Module):
+        for parameter in model.parameters():
+            return parameter.device
+    return prompt_ids.device
+
+
+def _mask_id(model: DenoisingModel) -> int:
+    mask_id = getattr(getattr(model, "config", None), "mask_token_id", None)
+    if mask_id is None:
+        raise SamplerError("model.config.mask_token_id is not set: this is no masked diffusion model")
+    return int(mask_id)
+
+
+def _ids(canvas: Tensor, ids: Sequence[int | None]) -> Tensor:
+    return torch.tensor([token for token in ids if token is not None], dtype=torch.long, device=canvas.device)
