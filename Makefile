@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make demo`, `make test`. Nothing asks a question.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-full lint wheel clean help
+
+help:
+	@echo "make demo       set up $(VENV), verify the quickstart, show what a divergence looks like"
+	@echo "make test       set up $(VENV), run the tests"
+	@echo "make test-full  the tests with their long loops in full"
+	@echo "make lint       style, types and layering"
+	@echo "make wheel      build sdist and wheel into dist/"
+
+$(READY): pyproject.toml constraints-dev.txt
+	@echo "== setting up $(VENV) (downloads torch on the first run, which can take minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints-dev.txt --group dev -e ".[torch]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-full: $(READY)
+	DIFFTRACE_TEST_FULL=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) dist build
