@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from difftrace.core.baseline import load
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.text import printable
 
 FOLDER = "__difftrace__"
@@ -29,6 +29,8 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
       difftrace validate tests/__difftrace__/test_sum/test_sum.json
     """
     files = [file for path in paths for file in _baselines(path)]
+    if not files:
+        raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to validate")
     problems = {str(file): problem for file in files if (problem := _problem(file)) is not None}
     if as_json:
         click.echo(json.dumps({"checked": len(files), "problems": problems}, sort_keys=True))

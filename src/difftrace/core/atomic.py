@@ -50,9 +50,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             raise
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "see to its folder")
+        reason = printable(error.strerror or str(error))
         raise WriteError(
-            f"{printable(str(path))}: could not be written ({printable(error.strerror or str(error))}); nothing was"
-            f" changed. To go on, {advice} and run the command again"
+            f"{printable(str(path))}: could not be written ({reason}); nothing was changed."
+            f" To go on, {advice} and run the command again"
         ) from error
     _sync_folder(path.parent)
 

@@ -133,8 +133,8 @@ def encode(fields: Columns) -> bytes:
 def decode(data: bytes) -> Columns:
     """Return the fields of the trajectory that `encode` wrote; every rule of a trajectory holds for them.
 
-    Memory stays within a few hundred bytes for each byte of `data` plus what `limits` allows, whatever the
-    bytes are.
+    Whatever the bytes are, memory stays below about 200 MiB, the cost of the largest trajectory within `limits`,
+    plus a small multiple of `data`.
 
     Raises:
         FormatError: `data` is not such an encoding.

@@ -36,9 +36,8 @@ def validator(name: str) -> Draft202012Validator:
 
 def violation(name: str, document: Any) -> str | None:
     """Return one line saying where and how `document` breaks the schema `name`, or None if it keeps it."""
-    from jsonschema.exceptions import best_match
-
-    error = best_match(validator(name).iter_errors(document))
+    # The first one only: a hostile document may hold millions.
+    error = next(validator(name).iter_errors(document), None)
     if error is None:
         return None
     message = printable(error.message)

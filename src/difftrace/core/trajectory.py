@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ _DIGEST_HEADER: Final = b"difftrace-trajectory-1\n"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
-    """One sequence's run. Arrays may be anything numpy reads as integers; they are kept as read-only int32
-    copies.
+    """One sequence's run.
+
+    Arrays may be anything numpy reads as integers; they are kept as read-only int32 copies.
 
     Attributes:
         prompt: token ids of the prompt, shape [P]; P may be 0.
@@ -199,11 +200,15 @@ def _count(name: str, value: object, most: int) -> int:
     return int(value)
 
 
-def _column(name: str, values: object, most: int, longest: int) -> npt.NDArray[np.integer]:
+def _array(name: str, values: object) -> npt.NDArray[Any]:
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TrajectoryError(f"{name} cannot be read as a column of integers: {error}") from None
+
+
+def _column(name: str, values: object, most: int, longest: int) -> npt.NDArray[np.integer]:
+    array = _array(name, values)
     if array.ndim != 1:
         raise TrajectoryError(f"{name} must have one dimension, not the shape {list(array.shape)}")
     if array.size == 0:
@@ -223,7 +228,7 @@ def _column(name: str, values: object, most: int, longest: int) -> npt.NDArray[n
 def _mask(values: object, length: int) -> Ints | None:
     if values is None:
         return None
-    array = np.asarray(values)
+    array = _array("attention_mask", values)
     mask = _column("attention_mask", array.astype(np.int32) if array.dtype == bool else array, 1, MAX_CANVAS)
     if mask.size != length:
         raise TrajectoryError(f"attention_mask has {mask.size} entries for a canvas of {length} positions")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import torch
@@ -36,17 +36,28 @@ def enforce(seed: int = 0) -> Iterator[None]:
             os.environ[_WORKSPACE] = _WORKSPACE_VALUE
             undo.callback(os.environ.pop, _WORKSPACE, None)
         torch.use_deterministic_algorithms(True)
-        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision("highest")
+        _full_fp32(undo)
         undo.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
+
+
+def _full_fp32(undo: ExitStack) -> None:
+    # Since torch 2.9 every backend has a setting of its own, which the global one below overwrites.
+    for backend in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)):
+        if backend is not None and hasattr(backend, "fp32_precision"):
+            undo.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+    # torch refuses to read the global one where the backends' own settings contradict it.
+    with suppress(RuntimeError):
+        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+    torch.set_float32_matmul_precision("highest")
 
 
 def _seed(seed: int, undo: ExitStack) -> None:
     undo.callback(random.setstate, random.getstate())
     undo.callback(np.random.set_state, np.random.get_state())
-    # Holds the generators of the CPU and of every accelerator device, and puts them back.
-    undo.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+    # Only a CUDA that is in use has states to put back; asking one that is not would set up a context per device.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    undo.enter_context(torch.random.fork_rng(devices=devices))
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

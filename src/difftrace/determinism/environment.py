@@ -23,6 +23,13 @@ def platform_key(device: torch.device) -> str:
     return f"cuda-sm{major}{minor}"
 
 
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # set per backend, so that there is no single answer
+        return "per backend"
+
+
 def fingerprint(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Environment:
     """Return what decides the bits of a run on `device` in `dtype`, as plain JSON values.
 
@@ -39,7 +46,7 @@ def fingerprint(device: torch.device | str = "cpu", dtype: torch.dtype | None = 
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "float32_matmul_precision": _matmul_precision(),
         "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
     }
     if device.type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,8 +95,10 @@ class LLaDAConfig:
         return self.d_model // self.n_heads
 
     def with_eot(self, eot_token_id: int) -> LLaDAConfig:
-        """Return the same config with the end-of-turn id that the tokenizer knows."""
-        return replace(self, eot_token_id=eot_token_id)
+        """Return the same config with the end-of-turn id that the tokenizer knows; ModelError if it is out of range."""
+        config = replace(self, eot_token_id=eot_token_id)
+        config._check("tokenizer")
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as the published config.json would state it."""
@@ -133,11 +136,11 @@ class LLaDAConfig:
             if values.get("embedding_size")
             else _positive(values, "vocab_size", source),
             max_sequence_length=_positive(values, "max_sequence_length", source),
-            rope_theta=float(values["rope_theta"]),
-            rms_norm_eps=float(values["rms_norm_eps"]),
+            rope_theta=_number(values, "rope_theta", source),
+            rms_norm_eps=_number(values, "rms_norm_eps", source),
             mask_token_id=values["mask_token_id"],
             eos_token_id=values["eos_token_id"],
-            pad_token_id=values.get("pad_token_id", values["eos_token_id"]),
+            pad_token_id=values["eos_token_id"] if values.get("pad_token_id") is None else values["pad_token_id"],
             eot_token_id=values.get("eot_token_id"),
         )
         config._check(source)
@@ -161,11 +164,15 @@ class LLaDAConfig:
             raise ModelError(f"{source}: d_model {self.d_model} must be n_heads {self.n_heads} x an even head size")
         if self.n_heads % self.n_kv_heads:
             raise ModelError(f"{source}: n_heads {self.n_heads} is no multiple of n_kv_heads {self.n_kv_heads}")
+        if self.embedding_size < self.vocab_size:
+            raise ModelError(
+                f"{source}: embedding_size {self.embedding_size} is smaller than vocab_size {self.vocab_size}"
+            )
         for name in ("mask_token_id", "eos_token_id", "pad_token_id", "eot_token_id"):
             value = getattr(self, name)
             if value is None and name == "eot_token_id":
                 continue
-            if not isinstance(value, int) or not 0 <= value < self.embedding_size:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < self.embedding_size:
                 raise ModelError(f"{source}: {name} {value!r} is no id below {self.embedding_size}")
 
 
@@ -174,6 +181,13 @@ def _positive(values: Mapping[str, Any], key: str, source: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelError(f"{source}: {key} must be a positive integer, is {value!r}")
     return value
+
+
+def _number(values: Mapping[str, Any], key: str, source: str) -> float:
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ModelError(f"{source}: {key} must be a positive number, is {value!r}")
+    return float(value)
 
 
 def _unsupported(values: Mapping[str, Any]) -> list[str]:

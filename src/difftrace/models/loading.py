@@ -71,6 +71,10 @@ def load_model(
     accelerator, else the CPU) or a torch device. `device_map="auto"` spreads the layers with accelerate instead.
     Raises ModelError for anything missing, unsupported or misshapen, naming it.
     """
+    if device_map not in (None, "auto"):
+        raise ModelError(f"device_map must be 'auto' or None, not {device_map!r}")
+    if device_map and device != "auto":
+        raise ModelError(f"device_map='auto' chooses the devices itself; drop device={str(device)!r}")
     folder, commit = _locate(path_or_id, revision)
     config = LLaDAConfig.from_file(folder / "config.json")
     checkpoint = open_checkpoint(folder)
@@ -78,8 +82,6 @@ def load_model(
     if config.eot_token_id is None and tokenizer is not None:
         found = tokenizer.token_id(_END_OF_TURN)
         config = config if found is None else config.with_eot(found)
-    if device_map not in (None, "auto"):
-        raise ModelError(f"device_map must be 'auto' or None, not {device_map!r}")
     wanted = checkpoint.dtype if dtype == "auto" else _dtype(dtype)
     target = torch.device("cpu") if device_map else _device(device)
     with torch.device("meta"):
@@ -126,7 +128,7 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         wanted = torch.device(device)
         torch.empty(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ModelError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return wanted
 

@@ -141,8 +141,10 @@ def _open_sharded(folder: Path, index: Path) -> Checkpoint:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(name), str(shard)) for name, shard in weight_map.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index}: no readable index with a weight_map: {error}") from error
+    if not pairs:
+        raise ModelError(f"{index}: its weight_map is empty")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted({shard for _, shard in pairs}):
         if Path(shard).name != shard:
@@ -181,7 +183,7 @@ def _header(path: Path) -> list[StoredTensor]:
                 )
                 for name, entry in header.items()
             ]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise ModelError(f"{path}: unreadable safetensors header") from error
     for tensor in tensors:
         if not 8 + length <= tensor.begin <= tensor.end <= size:

@@ -16,6 +16,9 @@ BEHAVIOUR_VERSION = 1
 REMASKING = ("low_confidence", "random")
 TIE_BREAKS = ("stable", "upstream")
 
+# What a torch generator takes as a seed.
+_SEEDS = 2**64
+
 
 @dataclass(frozen=True)
 class SamplerArguments:
@@ -63,8 +66,10 @@ class SamplerArguments:
             raise SamplerError(f"remasking must be one of {', '.join(REMASKING)}, not {self.remasking!r}")
         if self.tie_break not in TIE_BREAKS:
             raise SamplerError(f"tie_break must be one of {', '.join(TIE_BREAKS)}, not {self.tie_break!r}")
-        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise SamplerError(f"seed must be an integer or None, not {self.seed!r}")
+        if self.seed is not None and (
+            isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < _SEEDS
+        ):
+            raise SamplerError(f"seed must be an integer of 0 to 2**64 - 1, or None, not {self.seed!r}")
 
     @property
     def num_blocks(self) -> int:

@@ -19,6 +19,8 @@ from difftrace.sampling.decision import SELECT, confidence_of, guide, gumbel
 Record = Literal["none", "decisions"]
 _RECORDS = ("none", "decisions")
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 # A bar shows on a terminal only, and only for runs that take longer than this many seconds.
 _PROGRESS_AFTER = 2.0
 
@@ -99,8 +101,11 @@ def generate(
     )
     if record not in _RECORDS:
         raise SamplerError(f"record must be one of {', '.join(_RECORDS)}, not {record!r}")
+    mask_id = _mask_id(model)
+    if (logits_eos_inf or confidence_eos_eot_inf) and getattr(model.config, "eos_token_id", None) is None:
+        raise SamplerError("model.config.eos_token_id is not set: logits_eos_inf and confidence_eos_eot_inf need it")
     prompt, mask = _check_prompt(model, prompt_ids, attention_mask)
-    canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], gen_length), _mask_id(model))), dim=1)
+    canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], gen_length), mask_id)), dim=1)
     if mask is not None:
         mask = torch.cat((mask, mask.new_ones((mask.shape[0], gen_length))), dim=1)
     initial = canvas.clone()
@@ -127,7 +132,7 @@ def _denoise(
     batch_mask = (
         torch.cat((attention_mask, attention_mask)) if guided and attention_mask is not None else attention_mask
     )
-    unlikely = _ids(canvas, [config.eos_token_id, getattr(config, "eot_token_id", None)])
+    unlikely = _ids(canvas, [getattr(config, "eos_token_id", None), getattr(config, "eot_token_id", None)])
     commits: list[_Commits] = []
     with tqdm(total=arguments.steps, desc="denoising", delay=_PROGRESS_AFTER, disable=None, leave=False) as progress:
         for block in range(arguments.num_blocks):
@@ -192,9 +197,8 @@ def _check_prompt(
     model: DenoisingModel, prompt_ids: Tensor, attention_mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return prompt and mask on the model's device, the mask only where it hides something."""
-    if not isinstance(prompt_ids, Tensor) or prompt_ids.dim() != 2 or prompt_ids.is_floating_point():
-        shape = tuple(prompt_ids.shape) if isinstance(prompt_ids, Tensor) else type(prompt_ids).__name__
-        raise SamplerError(f"prompt_ids must be an integer tensor [batch, length], not {shape}")
+    if not isinstance(prompt_ids, Tensor) or prompt_ids.dim() != 2 or prompt_ids.dtype not in _INTEGERS:
+        raise SamplerError(f"prompt_ids must be an integer tensor [batch, length], not {_kind(prompt_ids)}")
     if prompt_ids.shape[0] == 0:
         raise SamplerError("prompt_ids holds no rows")
     device = _device(model, prompt_ids)
@@ -206,6 +210,8 @@ def _check_prompt(
             raise SamplerError(f"prompt_ids hold {low if low < 0 else high}, outside the vocabulary of {vocabulary}")
     if attention_mask is None:
         return prompt, None
+    if not isinstance(attention_mask, Tensor):
+        raise SamplerError(f"attention_mask must be a tensor [batch, length], not {_kind(attention_mask)}")
     if attention_mask.shape != prompt_ids.shape:
         raise SamplerError(
             f"attention_mask {tuple(attention_mask.shape)} and prompt_ids {tuple(prompt_ids.shape)} differ in shape"
@@ -215,6 +221,10 @@ def _check_prompt(
         raise SamplerError("attention_mask must hold 0 (padding) and 1 only")
     # As published: a mask that hides nothing is not applied, so that it cannot change a bit.
     return prompt, None if bool(mask.all()) else mask
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _device(model: object, prompt_ids: Tensor) -> torch.device:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +19,7 @@ from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
 from difftrace.sampling import SamplerArguments, generate
 
-Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
+Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class ModelRunner:
             tie_break=tie_break,
             seed=seed,
         )
+        if arguments.seed is None:
+            raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
         loaded = self.loaded
         ids, mask = self._pad([self._encode(one) for one in _rows(prompt)])
         with enforce(seed):
@@ -79,7 +84,7 @@ class ModelRunner:
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
-            return [int(token) for token in prompt]
+            return list(prompt)
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
@@ -96,17 +101,23 @@ class ModelRunner:
 
 def _rows(prompt: Prompt) -> list[str | Sequence[int]]:
     """Return the prompts of a batch; a single prompt is a batch of one."""
-    if isinstance(prompt, str):
-        return [prompt]
-    given: Sequence[str | int | Sequence[int]] = prompt.tolist() if isinstance(prompt, Tensor) else prompt
+    given: Any = prompt.tolist() if isinstance(prompt, Tensor | np.ndarray) else prompt
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Sequence):
+        raise SamplerError(f"the prompt must be a text, token ids, or a list of either, not {type(given).__name__}")
     if len(given) == 0:
         raise SamplerError("the prompt is empty: give a text, token ids, or a list of either")
-    if all(isinstance(one, int) for one in given):
-        return [[one for one in given if isinstance(one, int)]]
-    rows = [one for one in given if not isinstance(one, int)]
-    if len(rows) != len(given):
-        raise SamplerError("the prompt mixes token ids with texts or lists")
-    return rows
+    if _are_ids(given):
+        return [given]
+    for row, one in enumerate(given):
+        if not (isinstance(one, str) or (isinstance(one, Sequence) and _are_ids(one))):
+            raise SamplerError(f"prompt {row} of the batch is neither a text nor a list of token ids: {one!r:.80}")
+    return list(given)
+
+
+def _are_ids(values: Sequence[object]) -> TypeGuard[Sequence[int]]:
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in values)
 
 
 def _pieces(tokenizer: Tokenizer | None, trajectories: Sequence[Trajectory]) -> dict[int, str]:

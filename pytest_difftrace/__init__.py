@@ -1,0 +1,1 @@
+"""The pytest side of DiffTrace: options, fixtures, baselines beside the tests, and what is said about them."""

@@ -1,0 +1,90 @@
+"""The `difftrace` fixture: compares what a test observed with its baseline, or hands it to the recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_difftrace import messages
+from pytest_difftrace.checks import Check, judge, needs_writing, observe
+from pytest_difftrace.options import Settings
+from pytest_difftrace.repetition import REPETITION, why_not_repeated
+from pytest_difftrace.session import Outcome, notes
+
+if TYPE_CHECKING:
+    from difftrace.core.run import Run
+    from difftrace.core.trajectory import Trajectory
+
+__tracebackhide__ = True
+
+_OUTCOMES: Final[dict[str, Outcome]] = {
+    "equal": "verified",
+    "diverged": "diverged",
+    "missing": "without baseline",
+    "unreadable": "unreadable",
+    "newer": "unreadable",
+    "foreign": "refused",
+}
+
+
+class Checker:
+    """What a test gets as `difftrace`."""
+
+    def __init__(self, item: pytest.Item, settings: Settings) -> None:
+        self._item = item
+        self._settings = settings
+        self._names: set[str | None] = set()
+
+    def check(self, run: Run | Trajectory | Sequence[Trajectory], name: str | None = None) -> None:
+        """Hold `run` against the baseline of this test; a test with several checks gives each a `name`.
+
+        Fails the test where they differ or there is no baseline; `pytest --difftrace-record` records one.
+
+        Raises:
+            TypeError: `run` is something else.
+            ValueError: `name` was given before in this test, or holds other than ASCII letters, digits, `_` and `-`.
+        """
+        if self._settings.mode == "off":
+            notes(self._item).outcomes.append("skipped")
+            return
+        observation = observe(self._item, run, name)
+        if name in self._names:
+            raise ValueError(
+                "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"
+                if name is None
+                else f"difftrace.check(name={name!r}) was called before in this test; names are unique in a test"
+            )
+        self._names.add(name)
+        repetition = self._item.stash.get(REPETITION, None)
+        if repetition is not None and not repetition.open:
+            repetition = None
+        if repetition is not None and repetition.attempt == 2:
+            repetition.second[name] = observation
+            return
+        check = judge(observation, self._settings)
+        if self._settings.mode == "record":
+            writes = needs_writing(check, self._settings)
+            if repetition is not None and (writes or check.verdict == "equal"):
+                repetition.first[name] = check
+                if writes:
+                    repetition.pending.add(name)
+                return
+            if writes:
+                self._fail(
+                    "not recorded (cannot be repeated)",
+                    messages.cannot_be_repeated(observation.line, *why_not_repeated(self._item)),
+                )
+        self._conclude(check)
+
+    def _conclude(self, check: Check) -> None:
+        outcome = _OUTCOMES[check.verdict]
+        if check.verdict != "equal":
+            self._fail(outcome, messages.failure(check, self._settings, self._item.config))
+        recording = self._settings.mode == "record"
+        notes(self._item).outcomes.append("unchanged" if recording else outcome)
+
+    def _fail(self, outcome: Outcome, text: str) -> None:
+        notes(self._item).outcomes.append(outcome)
+        pytest.fail(text, pytrace=False)

@@ -1,0 +1,113 @@
+"""The texts a failing check shows: what is wrong, where, and the command that helps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+import pytest
+
+from difftrace.core.comparison import Divergence
+from difftrace.core.recording import TestId
+from difftrace.core.text import printable
+from difftrace.reports.failure import divergence_text
+from pytest_difftrace.checks import Check, Observation, relative
+from pytest_difftrace.options import Settings
+
+_NEEDS_NO_QUOTES = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+_SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
+
+
+def record_command(observation: Observation, config: pytest.Config) -> str:
+    """Return the command that records the test, to be run where this pytest was started."""
+    words = ["pytest", "--difftrace-record"]
+    model: str | None = config.getoption("difftrace_model")
+    if model is not None:
+        words.append(f"--difftrace-model={model}")
+    words.append(f"{relative(observation.module, config)}::{observation.test.id}")
+    return printable(" ".join(map(_quoted, words)))
+
+
+def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
+    """Return the text for a check that does not pass."""
+    observation = check.observation
+    source = printable(relative(check.source, config))
+    where = [_line(observation), f"  baseline: {source}"]
+    command = f"  {record_command(observation, config)}"
+    if check.verdict == "missing":
+        return _lines("no baseline", [_line(observation), f"  missing: {source}"], ["To record it:", command])
+    if check.verdict == "unreadable":
+        return _lines(printable(check.problem or ""), [_line(observation)], ["To record it anew:", command])
+    if check.verdict == "newer":
+        return _lines(printable(check.problem or ""), [_line(observation)], [])
+    assert check.golden is not None
+    if check.verdict == "foreign":
+        assert check.golden.test is not None
+        return _other_test(observation, check.golden.test, where)
+    text_only = settings.policy == "text"
+    return divergence_text(
+        check.golden,
+        observation.run,
+        check.divergence,
+        subject="final text differs from its baseline; the runs part"
+        if text_only and check.divergence
+        else "run differs from its baseline",
+        where=where,
+        advice=["If the new run is right, record it:", command],
+    )
+
+
+def other_test(check: Check, owner: TestId, config: pytest.Config) -> str:
+    """Return the text for a file that another test has written."""
+    where = [_line(check.observation), f"  baseline: {printable(relative(check.target, config))}"]
+    return _other_test(check.observation, owner, where)
+
+
+def not_reproducible(first: Observation, second: Observation, divergence: Divergence) -> str:
+    """Return the text for a test whose two runs differ."""
+    return divergence_text(
+        first.run,
+        second.run,
+        divergence,
+        subject="not recorded: two runs of this test differ",
+        where=[_line(first)],
+        advice=[
+            "A baseline that its own test does not reproduce would fail at random. Look for randomness without a",
+            "seed, the clock, or state that one run leaves to the next, then record again.",
+        ],
+        labels=("run 1", "run 2"),
+    )
+
+
+def cannot_be_repeated(line: str, reason: str, advice: str) -> str:
+    """Return the text for a test that recording cannot run twice."""
+    return _lines(f"not recorded: {reason}", [f"  at {line}"], [advice])
+
+
+def _other_test(observation: Observation, owner: TestId, where: Sequence[str]) -> str:
+    return _lines(
+        "the baseline belongs to another test",
+        [*where, f"  this test: {_name(observation.test)}", f"  its test: {_name(owner)}"],
+        ["If the test was renamed, delete the file and record again; else rename one of the two tests."],
+    )
+
+
+def _name(test: TestId) -> str:
+    check = "" if test.name is None else f", check {test.name}"
+    return printable(f"{test.module}::{test.id}{check}")
+
+
+def _line(observation: Observation) -> str:
+    return f"  at {printable(observation.line)}"
+
+
+def _lines(subject: str, where: Sequence[str], advice: Sequence[str]) -> str:
+    return "\n".join([f"difftrace: {subject}", *where, *(["", *advice] if advice else [])])
+
+
+def _quoted(word: str) -> str:
+    if _NEEDS_NO_QUOTES.fullmatch(word):
+        return word
+    # Double quotes where they are enough: cmd.exe knows no others.
+    return f'"{word}"' if _SAFE_IN_DOUBLE_QUOTES.fullmatch(word) else shlex.quote(word)

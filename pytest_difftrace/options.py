@@ -1,0 +1,133 @@
+"""What was asked for on the command line and in the ini file, as one value."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+
+Mode = Literal["off", "verify", "record"]
+Scope = Literal["missing", "changed", "all"]
+Policy = Literal["exact", "text"]
+
+SCOPES: Final = ("missing", "changed", "all")
+POLICIES: Final = ("exact", "text")
+_RECORD: Final = "--difftrace-record"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What this session does.
+
+    Attributes:
+        mode: what a check does.
+        scope: which baselines a recording may write.
+        policy: what has to be equal.
+        model: model of the `llada` fixture where the test's marker names none; None is the embedded reference model.
+        model_folder: where a relative path in `model` starts.
+        per_platform: record into the file of this platform instead of the shared one.
+        explicit: a flag asked for the mode, so the header states it.
+    """
+
+    mode: Mode
+    scope: Scope
+    policy: Policy
+    model: str | None
+    model_folder: Path
+    per_platform: bool
+    explicit: bool
+
+
+class _RecordAction(argparse.Action):
+    """Takes the scope from the option string itself, so that the flag never swallows the argument after it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, (option_string or "").partition("=")[2] or "changed")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the options and their ini counterparts."""
+    group = parser.getgroup("difftrace", "DiffTrace: golden trajectories of diffusion language models")
+    group.addoption(
+        _RECORD,
+        *(f"{_RECORD}={scope}" for scope in SCOPES),
+        action=_RecordAction,
+        nargs=0,
+        default=None,
+        dest="difftrace_record",
+        help="Record baselines: absent ones (missing), also those that fail (changed, the bare flag), or all.",
+    )
+    group.addoption(
+        "--difftrace-verify",
+        action="store_true",
+        dest="difftrace_verify",
+        help="Verify against the baselines, also where the ini file says difftrace_mode = off.",
+    )
+    group.addoption(
+        "--difftrace-policy",
+        choices=POLICIES,
+        default=None,
+        dest="difftrace_policy",
+        help="What has to be equal: every decision (exact) or the final text alone (text).",
+    )
+    group.addoption(
+        "--difftrace-model",
+        metavar="PATH_OR_ID",
+        default=None,
+        dest="difftrace_model",
+        help="Model of the llada fixture: a folder or a hub id (default: the embedded reference model).",
+    )
+    parser.addini("difftrace_mode", "verify (default) or off", default="verify")
+    parser.addini("difftrace_policy", "exact (default) or text", default="exact")
+    parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
+    parser.addini("difftrace_per_platform", "record one baseline per platform", type="bool", default=False)
+
+
+def refuse_unknown_scope(arguments: Sequence[str]) -> None:
+    """Raise a usage error for `--difftrace-record=sometimes`, of which argparse would only say that it ignores it."""
+    for argument in arguments:
+        if argument == "--":
+            return
+        name, equals, scope = argument.partition("=")
+        if name == _RECORD and equals and scope not in SCOPES:
+            raise pytest.UsageError(
+                f"{_RECORD}={scope}: it takes {_RECORD}={'|'.join(SCOPES)}, or nothing, which means changed"
+            )
+
+
+def resolve(config: pytest.Config) -> Settings:
+    """Return the session's settings; raises pytest.UsageError where they contradict each other."""
+    record: Scope | None = config.getoption("difftrace_record")
+    verify: bool = config.getoption("difftrace_verify")
+    if record and verify:
+        raise pytest.UsageError(f"{_RECORD} and --difftrace-verify exclude each other; give one of them")
+    ini_mode = _one_of(config, "difftrace_mode", ("off", "verify"))
+    ini_policy = _one_of(config, "difftrace_policy", POLICIES)
+    asked_model: str | None = config.getoption("difftrace_model")
+    ini_folder = config.inipath.parent if config.inipath else config.rootpath
+    return Settings(
+        mode="record" if record else "verify" if verify else ini_mode,
+        scope=record or "changed",
+        policy=config.getoption("difftrace_policy") or ini_policy,
+        model=asked_model or config.getini("difftrace_model") or None,
+        model_folder=config.invocation_params.dir if asked_model else ini_folder,
+        per_platform=config.getini("difftrace_per_platform"),
+        explicit=bool(record or verify),
+    )
+
+
+def _one_of(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> Any:
+    value = config.getini(name)
+    if value not in allowed:
+        raise pytest.UsageError(f"ini option {name} = {value!r}: it takes {' or '.join(allowed)}")
+    return value

@@ -1,0 +1,207 @@
+"""Recording: each test runs twice, and only what came out the same both times is written.
+
+This module is registered as a plugin in record mode alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from inspect import signature
+from typing import Any
+
+import pytest
+
+from difftrace.core.baseline import save
+from difftrace.core.comparison import compare_sequences
+from difftrace.core.errors import DiffTraceError
+from difftrace.core.text import printable
+from pytest_difftrace import messages
+from pytest_difftrace.checks import Check, Observation, owner, trajectories
+from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
+from pytest_difftrace.reporting import attach
+from pytest_difftrace.session import Outcome, notes
+
+_REPEATABLE = "A recorded test runs twice: whatever it changes outside its fixtures it must put back or allow for."
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test that may record: once where its baselines hold, else twice, reporting the last run."""
+    if not can_be_repeated(item):
+        return None
+    repetition = item.stash[REPETITION] = Repetition()
+    properties = list(item.user_properties)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    try:
+        reports = _run(item)
+        if repetition.pending and len(reports) == 2 and all(report.passed for report in reports):
+            _start_again(item, repetition)
+            # Shown output and properties are those of the second run alone.
+            _forget_output(item)
+            item.user_properties[:] = properties
+            reports = _run(item)
+            _blame_second_run(reports, repetition)
+        else:
+            _settle_first_run(reports, repetition)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        stopping = item.session.shouldfail or item.session.shouldstop
+        _phase(item, "teardown", log=True, nextitem=None if stopping else nextitem)
+    finally:
+        _forget_request(item)
+        del item.stash[REPETITION]
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """After the second run's test function, write its baselines or fail; innermost, so that it counts as the test's."""
+    repetition = item.stash.get(REPETITION, None)
+    try:
+        result = yield
+    finally:
+        if repetition is not None:
+            repetition.open = False
+    if repetition is not None and repetition.attempt == 2:
+        _conclude(item, repetition)
+    return result
+
+
+def _run(item: pytest.Item) -> list[pytest.TestReport]:
+    """Run setup and call as pytest's own protocol does, without logging their reports."""
+    request: Any = item
+    if not request._request:
+        request._initrequest()
+    reports = [_phase(item, "setup")]
+    if reports[0].passed:
+        setup_only = item.config.getoption("setuponly", False)
+        if item.config.getoption("setupshow", False):
+            _show(item, space=not setup_only)
+        if not setup_only:
+            reports.append(_phase(item, "call"))
+    return reports
+
+
+def _show(item: pytest.Item, space: bool) -> None:
+    """Print what --setup-show prints between setup and call; the argument came with pytest 9."""
+    show = _runner(item).show_test_item
+    show(item, **({"add_space": space} if "add_space" in signature(show).parameters else {}))
+
+
+def _phase(item: pytest.Item, when: str, log: bool = False, **arguments: object) -> pytest.TestReport:
+    report: pytest.TestReport = _runner(item).call_and_report(item, when, log=log, **arguments)
+    return report
+
+
+def _runner(item: pytest.Item) -> Any:
+    return item.config.pluginmanager.get_plugin("runner")
+
+
+def _forget_request(item: pytest.Item) -> None:
+    request: Any = item
+    request._request = False
+    request.funcargs = None
+
+
+def _forget_output(item: pytest.Item) -> None:
+    state: Any = item
+    state._report_sections.clear()
+
+
+def _start_again(item: pytest.Item, repetition: Repetition) -> None:
+    """Tear the item alone down, so that higher-scoped fixtures stay, and make it as it was before its first run."""
+    state: Any = item
+    teardown = _phase(item, "teardown", nextitem=item.parent)
+    if not teardown.passed:
+        repetition.obstacle = teardown.longreprtext
+    _forget_request(item)
+    if getattr(state.obj, "__self__", None) is state.instance is not None:
+        # A method's test object is function-scoped too, but pytest makes it only once for each item.
+        del state._instance, state._obj
+    repetition.attempt = 2
+    repetition.open = True
+
+
+def _settle_first_run(reports: list[pytest.TestReport], repetition: Repetition) -> None:
+    """Count the checks of a test that does not run again: nothing to write, or it did not pass."""
+    report = reports[-1]
+    lost: Outcome = "not recorded (test skipped)" if report.skipped else "not recorded (test failed)"
+    attach(report, [lost if name in repetition.pending else "unchanged" for name in repetition.first])
+
+
+def _blame_second_run(reports: list[pytest.TestReport], repetition: Repetition) -> None:
+    """Say of a test that passed in its first run and not in its second that it cannot be repeated."""
+    report = reports[-1]
+    if repetition.concluded or (len(reports) == 2 and report.passed):
+        return
+    attach(report, ["not recorded (cannot be repeated)"] * len(repetition.pending))
+    line = next(iter(repetition.first.values())).observation.line
+    ended = "was skipped" if report.skipped else "failed"
+    text = messages.cannot_be_repeated(line, f"the test passed in its first run and {ended} in its second", _REPEATABLE)
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", text
+    else:
+        report.sections.append(("difftrace", text))
+
+
+def _conclude(item: pytest.Item, repetition: Repetition) -> None:
+    """Write what both runs agree on, or fail the test and write nothing."""
+    repetition.concluded = True
+    outcomes = notes(item).outcomes
+    text = _obstacle(repetition)
+    if text is not None:
+        outcomes += ["not recorded (cannot be repeated)"] * len(repetition.pending)
+        pytest.fail(text, pytrace=False)
+    parted = [name for name in repetition.first if _parting(repetition, name) is not None]
+    if parted:
+        outcomes += ["not reproducible"] * len(parted)
+        outcomes += ["not recorded (test failed)"] * len(repetition.pending.difference(parted))
+        pytest.fail(_parting(repetition, parted[0]) or "", pytrace=False)
+    checks = [check for name, check in repetition.first.items() if name in repetition.pending]
+    outcomes += ["unchanged"] * (len(repetition.first) - len(checks))
+    for index, check in enumerate(checks):
+        problem = _write(check, item.config)
+        if problem is not None:
+            outcomes += ["not recorded (could not be written)"] * (len(checks) - index)
+            pytest.fail(problem, pytrace=False)
+        outcomes.append("new" if check.verdict == "missing" or check.source != check.target else "changed")
+
+
+def _obstacle(repetition: Repetition) -> str | None:
+    """Return the text for a test whose second run says nothing about the first, or None."""
+    first, second = repetition.first, repetition.second
+    line = next(iter(first.values())).observation.line
+    if repetition.obstacle is not None:
+        last_line = repetition.obstacle.strip().splitlines()[-1:]
+        reason = f"the teardown after its first run failed ({printable(''.join(last_line))})"
+        return messages.cannot_be_repeated(line, reason, _REPEATABLE)
+    if list(first) != list(second):
+        lists = (", ".join(name or "one without a name" for name in run) or "none" for run in (first, second))
+        reason = "the test's checks were {} in its first run and {} in its second".format(*lists)
+        return messages.cannot_be_repeated(line, reason, _REPEATABLE)
+    return None
+
+
+def _parting(repetition: Repetition, name: str | None) -> str | None:
+    """Return the text for a check that the second run saw end differently, or None."""
+    first: Observation = repetition.first[name].observation
+    second = repetition.second[name]
+    if first.run.same_decisions(second.run):
+        return None
+    divergence = compare_sequences(trajectories(first.run), trajectories(second.run))
+    assert divergence is not None
+    return messages.not_reproducible(first, second, divergence)
+
+
+def _write(check: Check, config: pytest.Config) -> str | None:
+    """Write the baseline of `check`; return the failure's text if that is not possible, else None."""
+    # Under xdist another worker may have written there since the first run.
+    other = owner(check.target)
+    if other is not None and other != check.observation.test:
+        return messages.other_test(check, other, config)
+    try:
+        save(check.target, check.observation.run)
+    except DiffTraceError as error:
+        return f"difftrace: {printable(str(error))}"
+    return None

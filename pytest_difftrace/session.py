@@ -1,0 +1,67 @@
+"""What one pytest session knows: its settings, the models it has loaded, and what became of the checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from pytest_difftrace.options import Settings
+
+if TYPE_CHECKING:
+    from difftrace.models import LoadedModel
+
+Outcome = Literal[
+    "unchanged",
+    "new",
+    "changed",
+    "verified",
+    "diverged",
+    "without baseline",
+    "unreadable",
+    "refused",
+    "not reproducible",
+    "not recorded (test failed)",
+    "not recorded (test skipped)",
+    "not recorded (cannot be repeated)",
+    "not recorded (could not be written)",
+    "skipped",
+]
+
+ModelKey = tuple[str, str | None, str, str]
+
+
+@dataclass
+class Session:
+    """State of one pytest session; under xdist each worker and the controller have their own.
+
+    Attributes:
+        settings: what was asked for.
+        models: the models loaded so far, by path or id, revision, dtype and device.
+        outcomes: how often each outcome of a check was reported.
+        workers: for each model that was not the embedded one, the workers that ran it.
+    """
+
+    settings: Settings
+    models: dict[ModelKey, LoadedModel] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    workers: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass
+class ItemNotes:
+    """What one test leaves for the report of the phase it is in."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+
+
+SESSION = pytest.StashKey[Session]()
+NOTES = pytest.StashKey[ItemNotes]()
+
+
+def notes(item: pytest.Item) -> ItemNotes:
+    """Return the notes of `item`, which its next report takes along."""
+    return item.stash.setdefault(NOTES, ItemNotes())

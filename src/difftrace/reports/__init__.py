@@ -1,0 +1,1 @@
+"""A comparison told to people: text for a terminal or a log."""

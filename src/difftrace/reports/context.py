@@ -1,0 +1,51 @@
+"""What else differs between two recordings: model, sampler and environment, as hints at the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from difftrace.core.recording import Baseline
+from difftrace.core.text import printable
+from difftrace.reports.columns import clip
+
+_MOST_LINES: Final = 6
+_WIDEST_VALUE: Final = 28
+_ABSENT: Final = object()
+
+
+def other_differences(golden: Baseline, observed: Baseline) -> list[str]:
+    """Return at most seven lines `model.weights: sha256:ab… → sha256:cd…`; none if nothing else differs.
+
+    A side that was recorded without model, sampler or environment is not compared in that.
+    """
+    lines = [
+        f"{clip(printable(name), 36)}: {_value(before)} → {_value(after)}"
+        for name, before, after in _differences(golden, observed)
+    ]
+    if len(lines) > _MOST_LINES:
+        return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
+    return lines
+
+
+def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
+    if golden.model is not None and observed.model is not None:
+        yield from _fields("model", vars(golden.model), vars(observed.model))
+    one, other = golden.sampler, observed.sampler
+    if one is not None and other is not None:
+        named = ({"name": s.name, "version": s.version} for s in (one, other))
+        yield from _fields("sampler", *named)
+        yield from _fields("sampler", one.arguments, other.arguments)
+    if golden.environment and observed.environment:
+        yield from _fields("environment", golden.environment, observed.environment)
+
+
+def _fields(group: str, golden: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in sorted({*golden, *observed}):
+        before, after = golden.get(name, _ABSENT), observed.get(name, _ABSENT)
+        if before != after:
+            yield f"{group}.{name}", before, after
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is _ABSENT else clip(printable(str(value)), _WIDEST_VALUE)
