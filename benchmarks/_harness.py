@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -49,7 +50,7 @@ class Pairs:
     def error(self) -> float:
         """Standard error of that median, from the spread between quartiles (normal approximation)."""
         low, _, high = statistics.quantiles(self._ratios, n=4)
-        return 1.2533 * (high - low) / 1.349 / len(self._ratios) ** 0.5
+        return 1.2533 * (high - low) / 1.349 / math.sqrt(len(self._ratios))
 
     @property
     def added(self) -> float:

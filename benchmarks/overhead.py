@@ -23,6 +23,7 @@ from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel
 from difftrace.models.reference import reference_model_path
 from difftrace.sampling import generate
+from difftrace.sampling.llada import Record
 
 CPU_TARGET = 1.03
 ACCELERATOR_TARGET = 1.002
@@ -68,7 +69,7 @@ def main() -> int:
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, model.config.vocab_size, (1, options.prompt_length), generator=generator).to(device)
 
-    def run(record: str) -> None:
+    def run(record: Record) -> None:
         generate(
             model,
             prompt,

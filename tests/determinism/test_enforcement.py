@@ -48,7 +48,7 @@ def _restored() -> Iterator[None]:
     for backend, value in zip(fine, before, strict=True):
         if value is not None:
             backend.fp32_precision = value
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 def test_the_settings_are_in_force_inside() -> None:
@@ -66,7 +66,7 @@ def _plain() -> None:
 
 
 def _warn_only() -> None:
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
 
 
 def _medium() -> None:

@@ -9,16 +9,8 @@ import pytest
 
 import difftrace.models
 import difftrace.verification.runner
-from difftrace.determinism import enforce
 
 GENERATE = "llada.generate([1, 2, 3], gen_length=4, steps=4)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _loaded_lazily() -> None:
-    """Load what torch imports when determinism is first enforced: like torch, no process can import it twice."""
-    with enforce(0):
-        pass
 
 
 @pytest.fixture

@@ -27,15 +27,13 @@ def enforce(seed: int = 0) -> Iterator[None]:
     """
     with ExitStack() as undo:
         _seed(seed, undo)
-        undo.callback(
-            torch.use_deterministic_algorithms,
-            torch.are_deterministic_algorithms_enabled(),
-            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        )
+        # The switch that use_deterministic_algorithms turns too, but that one also imports torch's compiler, which
+        # takes seconds and which nothing here uses.
+        undo.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
         if torch.version.cuda and _WORKSPACE not in os.environ:
             os.environ[_WORKSPACE] = _WORKSPACE_VALUE
             undo.callback(os.environ.pop, _WORKSPACE, None)
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
         _full_fp32(undo)
         undo.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield

@@ -57,6 +57,7 @@ def write_model(model: LLaDAModel, folder: Path) -> None:
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in sorted(model.state_dict().items())}
     save_file(weights, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it readable by its owner alone
     write_tokenizer(folder / "tokenizer.json")
 
 

@@ -1,0 +1,84 @@
+"""The benchmarks run and write what their schema says; what they measure is theirs to say, not a test's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from difftrace.core.schemas import violation
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("_harness", BENCHMARKS / "_harness.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up by name.
+    sys.modules["_harness"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pairs_are_interleaved_and_compared_pair_by_pair(harness: ModuleType) -> None:
+    calls: list[str] = []
+    interest, noise = harness.measure_pairs(lambda: calls.append("a"), lambda: calls.append("b"), pairs=2)
+    assert "".join(calls) == "ab" + "abaa" + "baaa"
+    assert len(interest.first) == len(noise.second) == 2
+
+
+def test_drift_of_the_machine_does_not_look_like_a_difference(harness: ModuleType) -> None:
+    base = tuple(1.0 + turn for turn in range(9))
+    pairs = harness.Pairs(base, tuple(1.5 * seconds for seconds in base))
+    assert pairs.ratio == pytest.approx(1.5)
+    assert pairs.error == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("value", "status"), [(1.0, 0), (1.1, 1)])
+def test_a_missed_target_shows_in_table_json_and_exit_status(
+    harness: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, status: int
+) -> None:
+    file = tmp_path / "result.json"
+    figures = [harness.Figure("ratio", value, at_most=1.03), harness.Figure("time", 3.0, "ms")]
+    assert harness.report("some", {"pairs": 3}, figures, harness.describe_machine(), file) == status
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert document["ok"] is (status == 0)
+    assert ("MISSED" in capsys.readouterr().out) is (status == 1)
+
+
+def test_a_result_that_breaks_the_schema_is_not_written(harness: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with pytest.raises(SystemExit, match="breaks schemas/benchmark"):
+        harness.report("some", {"nested": {}}, [harness.Figure("a", 1.0)], {}, file)
+    assert not file.exists()
+
+
+def test_the_machine_is_described_without_naming_it(harness: ModuleType) -> None:
+    text = json.dumps(harness.describe_machine())
+    assert socket.gethostname() not in text
+    assert str(Path.cwd()) not in text
+
+
+def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
+    file = tmp_path / "overhead.json"
+    small = ["--pairs", "2", "--gen-length", "4", "--steps", "2", "--block-length", "4"]
+    command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--config", str(conformance_folder), *small]
+    done = subprocess.run(
+        [*command, "--init", "random", "--json", str(file)], capture_output=True, text=True, check=False
+    )
+    # Two pairs say nothing about the target, which may be met or missed.
+    assert done.returncode in (0, 1), done.stderr
+    assert "two identical runs" in done.stdout
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert str(conformance_folder) not in file.read_text()
