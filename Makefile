@@ -4,14 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-full lint wheel clean help
+.PHONY: demo test lint wheel clean help
 
 help:
-	@echo "make demo       set up $(VENV), verify the quickstart, show what a divergence looks like"
-	@echo "make test       set up $(VENV), run the tests"
-	@echo "make test-full  the tests with their long loops in full"
-	@echo "make lint       style, types and layering"
-	@echo "make wheel      build sdist and wheel into dist/"
+	@echo "make demo   set up $(VENV), verify the quickstart, show what a divergence looks like"
+	@echo "make test   set up $(VENV), run the tests (DIFFTRACE_TEST_FULL=1: with their long loops in full)"
+	@echo "make lint   style, types and layering"
+	@echo "make wheel  build sdist and wheel into dist/"
 
 $(READY): pyproject.toml constraints-dev.txt
 	@echo "== setting up $(VENV) (downloads torch on the first run, which can take minutes)"
@@ -25,9 +24,6 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
-
-test-full: $(READY)
-	DIFFTRACE_TEST_FULL=1 $(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

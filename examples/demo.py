@@ -28,11 +28,11 @@ def main() -> int:
     if pytest("--difftrace-verify") != OK:
         print("\nThe quickstart does not verify here; please report what stands above.")
         return 1
-    print("\n== 2. The same test with a broken kernel: SiLU replaced by hard-swish\n", flush=True)
+    print("\n== 2. The same test with a broken kernel: GELU where SiLU should be\n", flush=True)
     if pytest("-p", "broken_kernel", "--difftrace-verify", "test_quickstart.py::test_sum") != TESTS_FAILED:
         print("\nThe broken kernel was not caught; please report what stands above.")
         return 1
-    print("\n== That failure was meant: the report above names the step, the position and the tokens.")
+    print("\n== That failure was meant. The text is still right; the step, position and tokens above tell what is not.")
     print("   Next: read examples/quickstart/test_quickstart.py, then README.md.")
     return 0
 

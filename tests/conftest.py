@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from difftrace.models import LoadedModel
 
 pytest_plugins = ["pytester"]
+
+# Fuzzing is short by default and long where time allows it: DIFFTRACE_TEST_FULL=1, as in .ci/run.
+settings.register_profile("short", max_examples=300, deadline=None)
+settings.register_profile("full", max_examples=5000, deadline=None)
+settings.load_profile("full" if os.environ.get("DIFFTRACE_TEST_FULL") == "1" else "short")
 
 # The models here are tiny. Threads gain them nothing, and where cores are shared (xdist, CI) threads that wait for
 # each other make them many times slower. Subprocesses inherit it; it must be set before torch is imported.

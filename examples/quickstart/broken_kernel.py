@@ -1,8 +1,9 @@
-"""A pytest plugin that plays the bug: the feed-forward activation replaced by a cheaper look-alike.
+"""A pytest plugin that plays the bug: GELU where the feed-forward layers should have SiLU.
 
     pytest -p broken_kernel --difftrace-verify
 
-Hard-swish follows SiLU closely enough that the text may still read well; the trajectory tells them apart.
+The two functions are close enough that the answer stays right, so a test of the text alone passes. The
+trajectory tells them apart.
 """
 
 import pytest
@@ -12,4 +13,4 @@ import pytest
 def broken_kernel(monkeypatch):
     from torch.nn import functional
 
-    monkeypatch.setattr(functional, "silu", functional.hardswish)
+    monkeypatch.setattr(functional, "silu", functional.gelu)

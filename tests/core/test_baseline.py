@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from difftrace.core.baseline import Baseline, SamplerIdentity, SequenceRecord, dump, load, parse, save
@@ -99,13 +99,11 @@ def test_every_truncation_is_refused(baseline: Baseline) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
 def test_random_bytes_are_refused(data: bytes) -> None:
     refusal(data)
 
 
 @given(place=st.integers(0, 1 << 20), value=st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
 def test_a_changed_byte_is_refused_or_leaves_the_decisions_as_they_were(
     valid_file: tuple[Baseline, bytes], place: int, value: int
 ) -> None:

@@ -79,7 +79,6 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
 
 
 @given(trajectories())
-@settings(max_examples=300, deadline=None)
 def test_any_event_list_round_trips(trajectory: Trajectory) -> None:
     round_trip(trajectory)
 

@@ -151,3 +151,12 @@ def test_it_nests() -> None:
 
 def test_the_package_offers_it_at_its_top() -> None:
     assert difftrace.enforce is enforce
+
+
+def test_threads_are_set_where_asked_for_and_put_back() -> None:
+    before = torch.get_num_threads()
+    with enforce():
+        assert torch.get_num_threads() == before
+    with enforce(threads=before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

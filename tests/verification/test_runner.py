@@ -179,3 +179,13 @@ def test_contradicting_arguments_are_refused(bare: ModelRunner) -> None:
         bare.generate([1], **SHORT, seed=None)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="max_sequence_length is 256"):
         bare.generate([1], gen_length=256, steps=1)
+
+
+def test_a_small_model_runs_on_one_thread_whatever_the_machine_has(bare: ModelRunner) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert bare.generate([1], **SHORT).environment["threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

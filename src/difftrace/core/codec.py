@@ -16,7 +16,7 @@ and every column one of `columns`:
    whole canvas lists nothing.
 
 Measured against L * log2(V) + log2(L! / prod k_s!) bits (one commit per position), random trajectories of L =
-512 to 4096 take 1.01 to 1.06 times as many; `benchmarks/codec.py` prints the figures.
+512 to 4096 take 1.03 to 1.09 times as many; `benchmarks/codec.py` prints the figures.
 """
 
 from __future__ import annotations

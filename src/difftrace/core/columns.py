@@ -4,7 +4,8 @@ A column starts with the varint `base << 3 | form`, every value being below `bas
 values follow.
 
 - PACKED: the values as digits of `base` (`bitpack`).
-- ZSTD: varint size, then a magicless zstd frame of the values as little-endian words of 1, 2 or 4 bytes.
+- ZSTD: varint size, then a zstd frame (RFC 8878) without its magic number, of the values as little-endian words
+  of 1, 2 or 4 bytes.
 - DICTIONARY: varint d, varint g, the gaps between d ascending distinct values (the first counted from 0) as
   digits of g, then a column of indexes into them.
 - TRIMMED: varint length of the run of `base - 1` that ends the column, varint length of the run that starts
@@ -40,6 +41,8 @@ _ZSTD_LEVEL: Final = 19
 # Every frame costs about ten bytes, so that shorter columns cannot gain.
 _ZSTD_LEAST: Final = 16
 _ZSTD_SMALLEST_WINDOW: Final = 1 << 10
+# Left out of what is stored. zstandard reads frames that lack it from version 0.24 on only, so it is put back.
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 def write(values: Ints, largest_form: int = CONSTANT) -> bytes:
@@ -90,16 +93,16 @@ def _word(base: int) -> npt.DTypeLike:
 def _write_zstd(values: Ints, base: int) -> bytes:
     import zstandard
 
-    # Neither magic number nor sizes: the reader knows both, and a stated size would switch its limit off.
+    # No sizes: the reader knows them, and a stated size would switch its limit off.
     parameters = zstandard.ZstdCompressionParameters.from_level(
         _ZSTD_LEVEL,
         source_size=values.size * np.dtype(_word(base)).itemsize,
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
         write_content_size=False,
         write_checksum=False,
         write_dict_id=False,
     )
-    frame = zstandard.ZstdCompressor(compression_params=parameters).compress(values.astype(_word(base)).tobytes())
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    frame = compressor.compress(values.astype(_word(base)).tobytes()).removeprefix(_ZSTD_MAGIC)
     return varint(len(frame)) + frame
 
 
@@ -108,18 +111,17 @@ def _read_zstd(reader: Reader, count: int, base: int) -> Ints:
 
     size = reader.varint()
     start = reader.skip(size)
-    frame = reader.buffer[start : start + size]
+    frame = _ZSTD_MAGIC + reader.buffer[start : start + size]
     dtype = np.dtype(_word(base))
     expanded = count * dtype.itemsize
+    # A window wider than the data would only cost memory.
+    window = max(_ZSTD_SMALLEST_WINDOW, 1 << (expanded - 1).bit_length())
+    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
     try:
-        stated = zstandard.get_frame_parameters(frame, format=zstandard.FORMAT_ZSTD1_MAGICLESS).content_size
-        # zstandard ignores max_output_size for a frame that states its size, so such frames are never
-        # accepted.
+        stated = zstandard.get_frame_parameters(frame).content_size
+        # zstandard ignores max_output_size for a frame that states its size, so none of those is accepted.
         if stated != zstandard.CONTENTSIZE_UNKNOWN:
-            raise FormatError(f"a compressed column states its expanded size ({stated} bytes), which none of ours does")
-        # A window wider than the data would only cost memory.
-        window = max(_ZSTD_SMALLEST_WINDOW, 1 << (expanded - 1).bit_length())
-        decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=window)
+            raise FormatError("a compressed column states its expanded size, which none of ours does")
         raw = decompressor.decompress(frame, max_output_size=expanded, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise FormatError(f"a compressed column does not expand to the {expanded} bytes it should: {error}") from None

@@ -17,12 +17,13 @@ _WORKSPACE_VALUE = ":4096:8"
 
 
 @contextmanager
-def enforce(seed: int = 0) -> Iterator[None]:
+def enforce(seed: int = 0, threads: int | None = None) -> Iterator[None]:
     """Run the body deterministically: seeds, strict algorithms, full fp32 products, one attention backend.
 
     Seeds the generators of `random`, numpy and torch (all devices); makes torch raise where an operation has no
     deterministic form; computes fp32 products in fp32; runs attention as plain matrix products (`MATH`), the only
-    backend that exists everywhere. On the way out, also on an exception, every setting, generator state and
+    backend that exists everywhere. `threads` is the number of CPU threads, which decides how long sums are split and so
+    their last bits; None leaves it as it is. On the way out, also on an exception, every setting, generator state and
     environment variable is what it was.
     """
     with ExitStack() as undo:
@@ -35,6 +36,9 @@ def enforce(seed: int = 0) -> Iterator[None]:
             undo.callback(os.environ.pop, _WORKSPACE, None)
         torch.set_deterministic_debug_mode("error")
         _full_fp32(undo)
+        if threads is not None:
+            undo.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
         undo.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 

@@ -22,6 +22,11 @@ from difftrace.sampling import SamplerArguments, generate
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
 
+# Parameters. Below this a forward pass is so short that several threads mostly wait for each other: where cores are
+# shared they made the reference model (0.7 million) over ten times slower.
+_THREADS_PAY_FROM = 20_000_000
+
+
 @dataclass(frozen=True)
 class ModelRunner:
     """Runs `loaded` and says, with every run, what ran, where, and what came out."""
@@ -64,7 +69,7 @@ class ModelRunner:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
         loaded = self.loaded
         ids, mask = self._pad([self._encode(one) for one in _rows(prompt)])
-        with enforce(seed):
+        with enforce(seed, threads=self._threads()):
             generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
             environment = fingerprint(loaded.device, loaded.dtype)
         trajectories = tuple(generation.trajectories)
@@ -81,6 +86,11 @@ class ModelRunner:
             environment=environment,
             pieces=_pieces(loaded.tokenizer, trajectories),
         )
+
+    def _threads(self) -> int | None:
+        """Return 1 for a model too small for threads to pay, which makes its runs alike on any number of cores."""
+        size = sum(parameter.numel() for parameter in self.loaded.model.parameters())
+        return 1 if size < _THREADS_PAY_FROM else None
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):

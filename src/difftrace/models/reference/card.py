@@ -15,7 +15,8 @@ def model_card(record: Mapping[str, Any]) -> str:
     """Return the card as Markdown."""
     recipe, environment = record["recipe"], record["environment"]
     rows = []
-    for kind, score in record["accuracy"].items():
+    for kind in KINDS:
+        score = record["accuracy"][kind]
         about = str(KINDS[kind].__doc__).splitlines()[0]
         share = 100 * score["correct"] / score["of"]
         rows.append(f"| {kind} | {about} | {score['correct']} of {score['of']} ({share:.1f} %) |")
@@ -35,6 +36,8 @@ Exact match on held-out prompts, which training never sees (one in ten, by the p
 | kind | what it learns | exact |
 | --- | --- | --- |
 {chr(10).join(rows)}
+
+It has not learned leap years: the day after 28 February is answered with 1 March in every year.
 
 ## Data
 

@@ -48,7 +48,7 @@ def reverse(rng: np.random.Generator) -> Example:
 
 
 def next_day(rng: np.random.Generator) -> Example:
-    """`day after 2024-02-28: ` is followed by `2024-02-29`; half of the days end a month or come near it."""
+    """`day after 2024-04-30: ` is followed by `2024-05-01`; half of the days end a month or come near it."""
     year, month = int(rng.integers(2000, 2100)), int(rng.integers(1, 13))
     last = calendar.monthrange(year, month)[1]
     day = int(rng.integers(27, last + 1)) if rng.random() < 0.5 else int(rng.integers(1, last + 1))
