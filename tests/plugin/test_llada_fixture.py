@@ -133,3 +133,11 @@ def test_without_a_model_the_embedded_one_runs_on_the_cpu(suite, run_pytest, mon
     monkeypatch.setattr("difftrace.models.reference.reference_model_path", lambda: conformance_folder)
     suite("def test_a(llada): assert llada.loaded.device.type == 'cpu'\n")
     run_pytest().assert_outcomes(passed=1)
+
+
+def test_contradicting_arguments_show_the_line_of_the_test_alone(suite, run_pytest, arguments):
+    suite("def test_a(llada): llada.generate([1, 2, 3], gen_length=4, steps=3, block_length=2)\n")
+    result = run_pytest(*arguments, "--difftrace-verify")
+    result.stdout.fnmatch_lines(["E *SamplerError: steps 3 cannot be divided by the 2 blocks*"])
+    result.stdout.no_fnmatch_line("*arguments.py*")
+    result.stdout.no_fnmatch_line("*runner.py*")

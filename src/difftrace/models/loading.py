@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -32,13 +32,13 @@ class LoadedModel:
     `tokenizer` is None for a bare checkpoint. `revision` is the hub commit, None for a local folder.
     """
 
-    model: LLaDAModel
-    tokenizer: Tokenizer | None
+    model: LLaDAModel = field(repr=False)
+    tokenizer: Tokenizer | None = field(repr=False)
     config: LLaDAConfig
     name: str
     revision: str | None
     folder: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint = field(repr=False)
     dtype: torch.dtype
     device: torch.device
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from operator import methodcaller
 from typing import Any
 
 from difftrace.core.baseline import SamplerIdentity
@@ -12,6 +13,9 @@ from difftrace.core.errors import SamplerError
 NAME = "llada"
 # Raised whenever equal arguments and logits would lead to other decisions than before.
 BEHAVIOUR_VERSION = 1
+
+# Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
+__tracebackhide__ = methodcaller("errisinstance", SamplerError)
 
 REMASKING = ("low_confidence", "random")
 TIE_BREAKS = ("stable", "upstream")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,6 +19,9 @@ from difftrace.determinism import enforce, fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
 from difftrace.sampling import SamplerArguments, generate
+
+# Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
+__tracebackhide__ = methodcaller("errisinstance", SamplerError)
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
