@@ -33,6 +33,8 @@ GOOD: dict[str, Any] = {"steps": 8, "gen_length": 16, "block_length": 8}
         ({"cfg_scale": True}, "cfg_scale must be a number, not True"),
         ({"remasking": "entropy"}, "remasking must be one of low_confidence, random, not 'entropy'"),
         ({"tie_break": "left"}, "tie_break must be one of stable, upstream, not 'left'"),
+        ({"noise": "device"}, "noise must be one of portable, upstream, not 'device'"),
+        ({"noise": "portable"}, "noise='portable' is computed from the seed: give seed= an integer"),
         ({"seed": 1.5}, r"seed must be an integer of 0 to 2\*\*64 - 1, or None, not 1\.5"),
         ({"seed": True}, "seed must be an integer"),
         ({"seed": -1}, "seed must be an integer"),
@@ -76,5 +78,6 @@ def test_the_identity_holds_every_argument() -> None:
         "logits_eos_inf": False,
         "confidence_eos_eot_inf": False,
         "tie_break": "stable",
+        "noise": "upstream",
         "seed": 7,
     }

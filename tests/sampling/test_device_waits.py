@@ -21,6 +21,7 @@ SETTINGS = [
     for tie_break in ("stable", "upstream")
     for remasking, temperature, cfg_scale in (("low_confidence", 0.0, 0.0), ("random", 0.7, 1.5))
 ]
+SETTINGS += [{**SETTINGS[1], "noise": "portable", "seed": 5}]
 
 
 class _ReadBacks(TorchDispatchMode):
@@ -55,8 +56,8 @@ def _waits(model: LLaDAModel, steps: int, settings: dict[str, Any]) -> tuple[int
     prompt, mask = torch.tensor([[300, 5, 310], [1, 2, 3]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
     with _Copies() as copies, _ReadBacks() as read_backs:
         generate(
-            model, prompt, attention_mask=mask, steps=steps, gen_length=16, block_length=8, seed=0,
-            logits_eos_inf=True, confidence_eos_eot_inf=True, **settings,
+            model, prompt, attention_mask=mask, steps=steps, gen_length=16, block_length=8,
+            logits_eos_inf=True, confidence_eos_eot_inf=True, **{"seed": 0, **settings},
         )  # fmt: skip
     return copies.count, read_backs.count
 

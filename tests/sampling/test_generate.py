@@ -244,6 +244,11 @@ class TestRandomness:
         assert first == seeded
         assert second != first
 
+    def test_at_temperature_zero_nothing_is_drawn(self, scripted: Callable[..., Any]) -> None:
+        before = torch.get_rng_state()
+        generate(scripted(self._flat), PROMPT, **{**self.ARGUMENTS, "temperature": 0.0})
+        assert torch.equal(torch.get_rng_state(), before)
+
     def test_random_remasking_ignores_confidence(self, scripted: Callable[..., Any]) -> None:
         model = scripted(lambda ids, _: _one_hot(ids, 5, torch.arange(34.0)))
         run = generate(model, PROMPT, steps=32, gen_length=32, block_length=32, remasking="random", seed=0)

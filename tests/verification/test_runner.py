@@ -67,6 +67,19 @@ def test_it_runs_what_the_sampler_runs(bare: ModelRunner) -> None:
     assert list(run.trajectories) == direct.trajectories
 
 
+def test_portable_noise_is_the_samplers_and_is_named(bare: ModelRunner) -> None:
+    arguments: dict[str, Any] = {**SHORT, "temperature": 0.7, "remasking": "random", "noise": "portable", "seed": 3}
+    both = bare.generate([[5, 151, 163], [7, 8, 9]], **arguments)
+    direct = [
+        generate(bare.loaded.model, torch.tensor([prompt]), **arguments, block_length=8).trajectories[0]
+        for prompt in ([5, 151, 163], [7, 8, 9])
+    ]
+    assert list(both.trajectories) == direct
+    assert both.sampler is not None
+    assert both.sampler.arguments["noise"] == "portable"
+    assert bare.generate([5, 151, 163], **{**arguments, "noise": "upstream"}).trajectories[0] != direct[0]
+
+
 def test_without_a_block_length_there_is_one_block(bare: ModelRunner) -> None:
     assert bare.generate([1], **SHORT) == bare.generate([1], **SHORT, block_length=8)
     sampler = bare.generate([1], **SHORT).sampler

@@ -19,6 +19,7 @@ __tracebackhide__ = methodcaller("errisinstance", SamplerError)
 
 REMASKING = ("low_confidence", "random")
 TIE_BREAKS = ("stable", "upstream")
+NOISES = ("portable", "upstream")
 
 # What a torch generator takes as a seed.
 _SEEDS = 2**64
@@ -41,6 +42,7 @@ class SamplerArguments:
     logits_eos_inf: bool = False
     confidence_eos_eot_inf: bool = False
     tie_break: str = "stable"
+    noise: str = "upstream"
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -70,10 +72,14 @@ class SamplerArguments:
             raise SamplerError(f"remasking must be one of {', '.join(REMASKING)}, not {self.remasking!r}")
         if self.tie_break not in TIE_BREAKS:
             raise SamplerError(f"tie_break must be one of {', '.join(TIE_BREAKS)}, not {self.tie_break!r}")
+        if self.noise not in NOISES:
+            raise SamplerError(f"noise must be one of {', '.join(NOISES)}, not {self.noise!r}")
         if self.seed is not None and (
             isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < _SEEDS
         ):
             raise SamplerError(f"seed must be an integer of 0 to 2**64 - 1, or None, not {self.seed!r}")
+        if self.noise == "portable" and self.seed is None:
+            raise SamplerError("noise='portable' is computed from the seed: give seed= an integer")
 
     @property
     def num_blocks(self) -> int:

@@ -23,17 +23,13 @@ def guide(logits: Tensor, cfg_scale: float) -> Tensor:
     return unconditional + (cfg_scale + 1) * (conditional - unconditional)
 
 
-def gumbel(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """Perturb logits [B, L, V] so that their argmax is a sample at `temperature`.
+def gumbel(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+    """Perturb logits [B, L, V] so that their argmax is a sample at `temperature` > 0.
 
-    At temperature 0 the logits themselves, and nothing is drawn; else in float64 as published (arXiv 2409.02908
-    shows why lower precision distorts the samples), from one uniform draw of the logits' full shape.
+    `uniform` [B, L, V] holds random numbers of 0 to 1. In float64 as published: arXiv 2409.02908 shows why lower
+    precision distorts the samples.
     """
-    if temperature == 0:
-        return logits
-    wide = logits.to(torch.float64)
-    uniform = torch.rand(wide.shape, dtype=torch.float64, device=wide.device, generator=generator)
-    return wide.exp() / (-torch.log(uniform)) ** temperature
+    return logits.to(torch.float64).exp() / (-torch.log(uniform)) ** temperature
 
 
 def confidence_of(logits: Tensor, tokens: Tensor) -> Tensor:

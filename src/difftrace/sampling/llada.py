@@ -15,6 +15,7 @@ from difftrace.core.errors import SamplerError
 from difftrace.core.trajectory import Trajectory
 from difftrace.sampling.arguments import SamplerArguments
 from difftrace.sampling.decision import SELECT, confidence_of, guide, gumbel
+from difftrace.sampling.noise import noise_for
 
 Record = Literal["none", "decisions"]
 _RECORDS = ("none", "decisions")
@@ -67,6 +68,7 @@ def generate(
     logits_eos_inf: bool = False,
     confidence_eos_eot_inf: bool = False,
     tie_break: str = "stable",
+    noise: str = "upstream",
     seed: int | None = None,
     record: Record = "decisions",
 ) -> Generation:
@@ -78,8 +80,10 @@ def generate(
     and commits the quota of the step, by softmax probability (`low_confidence`) or at random (`random`).
     `logits_eos_inf` forbids EOS; `confidence_eos_eot_inf` gives EOS and end-of-turn no confidence, so that they are
     committed last. `tie_break="stable"` commits the leftmost of equally confident positions,
-    `"upstream"` whatever `torch.topk` picks. `seed` seeds a generator of this run's own; None draws from
-    torch's global one. `record`: `none` or `decisions`.
+    `"upstream"` whatever `torch.topk` picks. `noise="upstream"` draws as published, from a generator of this run's own
+    with `seed`, or torch's global one with None; `"portable"` computes the numbers from seed, step, position
+    in the unpadded row and vocabulary id, the same on every device and in every batch (so equal prompts of a batch
+    stay equal), and needs a seed. `record`: `none` or `decisions`.
 
     The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model.
 
@@ -97,6 +101,7 @@ def generate(
         logits_eos_inf,
         confidence_eos_eot_inf,
         tie_break,
+        noise,
         seed,
     )
     if record not in _RECORDS:
@@ -124,9 +129,7 @@ def _denoise(
     config = model.config
     mask_id = config.mask_token_id
     guided = arguments.cfg_scale > 0
-    generator = None
-    if arguments.seed is not None:
-        generator = torch.Generator(canvas.device).manual_seed(arguments.seed)
+    noise = noise_for(arguments, canvas, attention_mask)
     select = SELECT[arguments.tie_break]
     given = canvas != mask_id  # what guidance hides from the unconditional rows: the prompt, padding included
     batch_mask = (
@@ -144,13 +147,16 @@ def _denoise(
                     logits = guide(logits, arguments.cfg_scale)
                 if arguments.logits_eos_inf:
                     logits = logits.index_fill(-1, unlikely[:1], -torch.inf)
-                tokens = gumbel(logits, arguments.temperature, generator).argmax(dim=-1)
+                noisy = logits
+                if arguments.temperature > 0:
+                    noisy = gumbel(logits, arguments.temperature, noise.for_tokens(len(commits), logits.shape[-1]))
+                tokens = noisy.argmax(dim=-1)
                 if arguments.remasking == "low_confidence":
                     if arguments.confidence_eos_eot_inf:
                         logits = logits.index_fill(-1, unlikely, -torch.inf)
                     confidence = confidence_of(logits, tokens)
                 else:
-                    confidence = torch.rand(canvas.shape, device=canvas.device, generator=generator)
+                    confidence = noise.for_positions(len(commits))
                 masked = canvas == mask_id
                 masked[:, end:] = False
                 chosen = select(confidence.masked_fill(~masked, -torch.inf), quota)

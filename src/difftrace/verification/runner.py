@@ -50,6 +50,7 @@ class ModelRunner:
         logits_eos_inf: bool = False,
         confidence_eos_eot_inf: bool = False,
         tie_break: str = "stable",
+        noise: str = "upstream",
         seed: int = 0,
     ) -> Run:
         """Denoise `prompt`: a text, token ids, or a list of either for a batch (left-padded, with a mask).
@@ -67,6 +68,7 @@ class ModelRunner:
             logits_eos_inf=logits_eos_inf,
             confidence_eos_eot_inf=confidence_eos_eot_inf,
             tie_break=tie_break,
+            noise=noise,
             seed=seed,
         )
         if arguments.seed is None:
