@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,14 @@ settings.load_profile("full" if os.environ.get("DIFFTRACE_TEST_FULL") == "1" els
 # The models here are tiny. Threads gain them nothing, and where cores are shared (xdist, CI) threads that wait for
 # each other make them many times slower. Subprocesses inherit it; it must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests and the tests out of the user's cache, in subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFTRACE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.errors import DiffTraceError
     from difftrace.core.trajectory import Trajectory
-    from difftrace.determinism import enforce, fingerprint
+    from difftrace.determinism import checkpoint_digest, digest, enforce, fingerprint
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
     "Trajectory": "difftrace.core.trajectory",
+    "checkpoint_digest": "difftrace.determinism",
     "compare": "difftrace.core.comparison",
+    "digest": "difftrace.determinism",
     "enforce": "difftrace.determinism",
     "fingerprint": "difftrace.determinism",
     "load": "difftrace.core.baseline",
@@ -38,7 +40,9 @@ __all__ = [
     "Divergence",
     "Trajectory",
     "__version__",
+    "checkpoint_digest",
     "compare",
+    "digest",
     "enforce",
     "fingerprint",
     "load",

@@ -29,3 +29,7 @@ class SamplerError(DiffTraceError, ValueError):
 
 class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
+
+
+class DigestError(DiffTraceError, ValueError):
+    """A value has no content to digest, or none that can be told from its type's."""

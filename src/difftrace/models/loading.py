@@ -14,6 +14,7 @@ from difftrace.core.baseline import ModelIdentity
 from difftrace.core.errors import ModelError
 from difftrace.models import hub
 from difftrace.models.config import LLaDAConfig
+from difftrace.models.digest_cache import remembered_digest
 from difftrace.models.llada import LLaDAModel
 from difftrace.models.tokenizer import Tokenizer, load_tokenizer, tokenizer_digest
 from difftrace.models.weights import Checkpoint, load_into, open_checkpoint
@@ -49,7 +50,7 @@ class LoadedModel:
         return ModelIdentity(
             name=self.name,
             revision=self.revision,
-            weights=self.checkpoint.digest(),
+            weights=remembered_digest(self.checkpoint),
             config=f"sha256:{hashlib.sha256(config).hexdigest()}",
             tokenizer=tokenizer_digest(self.folder),
             vocab_size=self.config.embedding_size,
