@@ -12,11 +12,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from difftrace.core import strict_json
 from difftrace.core.baseline import dump, load
-from difftrace.core.baseline_json import VERSION
 from difftrace.core.comparison import Divergence, compare_sequences
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -92,7 +90,7 @@ def judge(observation: Observation, settings: Settings) -> Check:
     try:
         golden = load(source)
     except FormatError as error:
-        verdict: Verdict = "newer" if _is_newer(source) else "unreadable"
+        verdict: Verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
         return Check(observation, verdict, source, target, problem=str(error))
     if golden.test is not None and golden.test != test:
         return Check(observation, "foreign", source, target, golden)
@@ -123,15 +121,6 @@ def owner(path: Path) -> TestId | None:
         return load(path).test
     except FormatError:
         return None
-
-
-def _is_newer(path: Path) -> bool:
-    """Return whether a newer version wrote the file, which then is not broken and must not be overwritten."""
-    try:
-        version = strict_json.loads(path.read_bytes())["version"]
-        return tuple(map(int, version.split("."))) > VERSION
-    except (OSError, FormatError, AttributeError, KeyError, TypeError, ValueError):
-        return False
 
 
 def _holds(path: Path, run: Baseline) -> bool:

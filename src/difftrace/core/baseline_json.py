@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from difftrace.core import strict_json
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS
 from difftrace.core.recording import Baseline, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
 from difftrace.core.schemas import violation
@@ -58,7 +58,7 @@ def parse(data: bytes, source: str) -> Baseline:
     try:
         return _baseline(data)
     except FormatError as error:
-        raise FormatError(f"{source}: {error}") from error.__cause__
+        raise type(error)(f"{source}: {error}") from error.__cause__
 
 
 def _baseline(data: bytes) -> Baseline:
@@ -97,7 +97,7 @@ def _check_format(document: Any) -> None:
         raise FormatError('$.version: is not a version such as "0.1"')
     found = (int(matched[1]), int(matched[2]))
     if found > VERSION:
-        raise FormatError(
+        raise NewerFormatError(
             f"$.version: is {version}, written by a newer pytest-difftrace; this one reads up to"
             f" {VERSION[0]}.{VERSION[1]}, so update it"
         )

@@ -15,6 +15,10 @@ class FormatError(DiffTraceError):
     """Bytes or a file are not what they claim to be; nothing was decoded from them."""
 
 
+class NewerFormatError(FormatError):
+    """A newer version of this package wrote the file: it is not broken, and must not be overwritten."""
+
+
 class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 
