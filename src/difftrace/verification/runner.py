@@ -9,7 +9,6 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from difftrace.core.errors import SamplerError
@@ -19,6 +18,7 @@ from difftrace.determinism import enforce, fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
 from difftrace.sampling import SamplerArguments, generate
+from difftrace.sampling.padding import left_pad
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
 __tracebackhide__ = methodcaller("errisinstance", SamplerError)
@@ -74,7 +74,7 @@ class ModelRunner:
         if arguments.seed is None:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
         loaded = self.loaded
-        ids, mask = self._pad([self._encode(one) for one in _rows(prompt)])
+        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
         with enforce(seed, threads=self._threads()):
             generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
             environment = fingerprint(loaded.device, loaded.dtype)
@@ -104,15 +104,6 @@ class ModelRunner:
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
-
-    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-        width = max(len(row) for row in rows)
-        pad = self.loaded.config.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], dtype=torch.long)
-        if all(len(row) == width for row in rows):
-            return ids.reshape(len(rows), width), None
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], dtype=torch.long)
-        return ids, mask
 
 
 def _rows(prompt: Prompt) -> list[str | Sequence[int]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from difftrace.models.loading import LoadedModel
 from difftrace.models.reference.corpus import Example
 from difftrace.sampling import generate
+from difftrace.sampling.padding import left_pad
 
 GEN_LENGTH, STEPS, BLOCK_LENGTH = 16, 16, 8
 _BATCH = 100
@@ -21,10 +20,7 @@ def answers(loaded: LoadedModel, prompts: Sequence[str]) -> list[str]:
     found = []
     for start in range(0, len(prompts), _BATCH):
         rows = [tokenizer.encode(prompt) for prompt in prompts[start : start + _BATCH]]
-        width = max(len(row) for row in rows)
-        pad = loaded.config.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids, mask = left_pad(rows, loaded.config.pad_token_id)
         tokens = generate(
             loaded.model,
             ids,
@@ -35,7 +31,7 @@ def answers(loaded: LoadedModel, prompts: Sequence[str]) -> list[str]:
             seed=0,
             record="none",
         ).tokens
-        found += [tokenizer.decode(row) for row in tokens[:, width:].tolist()]
+        found += [tokenizer.decode(row) for row in tokens[:, ids.shape[1] :].tolist()]
     return found
 
 

@@ -24,7 +24,7 @@ def train(recipe: Recipe, steps: int, log: int = 0) -> LLaDAModel:
     Sets torch's threads and deterministic algorithms, which a training process of its own may keep.
     """
     torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     rng = np.random.default_rng(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     tokenizer = build_tokenizer()
