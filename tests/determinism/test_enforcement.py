@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import difftrace
-from difftrace.determinism import enforce
+from difftrace.determinism.enforcement import enforce
 
 
 def _settings() -> dict[str, Any]:
@@ -121,11 +121,10 @@ def test_an_operation_without_a_deterministic_form_raises() -> None:
 def test_the_workspace_setting_is_supplied_where_missing_and_kept_where_given(
     monkeypatch: pytest.MonkeyPatch, preset: str | None
 ) -> None:
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     if preset:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", preset)
-    with enforce():
+    with enforce(profile="cuda"):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (preset or ":4096:8")
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == preset
 
