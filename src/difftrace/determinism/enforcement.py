@@ -138,15 +138,22 @@ def innermost() -> Enforcement | None:
 
 
 def _set_switches(wanted: Mapping[str, Value], undo: ExitStack) -> None:
-    """Set what can be read. Everything is kept before anything is set, because some switches set others too."""
-    known = {}
+    """Set what this torch has. Everything is kept before anything is set, because some switches set others too."""
+    known = []
     for name in wanted:
         with suppress(UnreadableError):
             undo.callback(SWITCHES[name].keep())
-            known[name] = SWITCHES[name].read()
-    for name, before in known.items():
-        if wanted[name] not in (AS_FOUND, before):
+            known.append(name)
+    for name in known:
+        if wanted[name] not in (AS_FOUND, _read(name)):
             SWITCHES[name].write(wanted[name])
+
+
+def _read(name: str) -> Value:
+    try:
+        return SWITCHES[name].read()
+    except UnreadableError:
+        return None
 
 
 def _set_variable(row: Row, undo: ExitStack) -> None:

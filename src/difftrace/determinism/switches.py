@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from difftrace.determinism.profiles import Value
 ATTENTION_BACKENDS: Final = ("math", "flash", "efficient", "cudnn")
 
 _COMPILER_VARIABLE: Final = "TORCH_COMPILE_DISABLE"
+_CONTRADICTED: Final = "torch does not say, since newer settings contradict it"
 
 
 class UnreadableError(Exception):
@@ -61,7 +63,7 @@ def _attribute(path: str, name: str) -> Switch:
         except AttributeError as error:
             raise UnreadableError("this torch has no such setting") from error
         except RuntimeError as error:
-            raise UnreadableError("torch does not say, since the newer settings of each backend were used") from error
+            raise UnreadableError(_CONTRADICTED) from error
         return value
 
     where = ".".join(filter(None, ("torch.backends", path, name)))
@@ -72,7 +74,32 @@ def _matmul_precision() -> Value:
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError as error:
-        raise UnreadableError("torch does not say, since the newer settings of each backend were used") from error
+        raise UnreadableError(_CONTRADICTED) from error
+
+
+def _older(switch: Switch, newer: Sequence[str], values: Sequence[str]) -> Switch:
+    """Return `switch`, which torch does not tell while `newer` settings contradict it, so that it is kept all the same.
+
+    One of `values` for all of them contradicts nothing.
+    """
+
+    def keep() -> Callable[[], None]:
+        with suppress(UnreadableError):
+            return switch.keep()
+        children = [_attribute(path, "fp32_precision") for path in newer]
+        before = [child.read() for child in children]
+        try:
+            for value in values:
+                for child in children:
+                    child.write(value)
+                with suppress(UnreadableError):
+                    return switch.keep()
+        finally:
+            for child, value_before in zip(children, before, strict=True):
+                child.write(value_before)
+        raise UnreadableError(_CONTRADICTED)
+
+    return replace(switch, keep=keep)
 
 
 # Whether partial sums may be narrow, and whether sums may be split at all (which torch can forbid since 2.9).
@@ -182,10 +209,14 @@ SWITCHES: Final[dict[str, Switch]] = {
         lambda: bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
         lambda value: setattr(torch.utils.deterministic, "fill_uninitialized_memory", value),
     ),
-    "float32_matmul_precision": _switch(
-        "torch.get_float32_matmul_precision()", _matmul_precision, torch.set_float32_matmul_precision
+    "float32_matmul_precision": _older(
+        _switch("torch.get_float32_matmul_precision()", _matmul_precision, torch.set_float32_matmul_precision),
+        newer=("cuda.matmul", "mkldnn.matmul"),
+        values=("ieee",),
     ),
-    "cudnn.allow_tf32": _attribute("cudnn", "allow_tf32"),
+    "cudnn.allow_tf32": _older(
+        _attribute("cudnn", "allow_tf32"), newer=("cudnn.conv", "cudnn.rnn"), values=("tf32", "ieee")
+    ),
     "fp32_precision": _attribute("", "fp32_precision"),
     **{
         f"{backend}.fp32_precision": _attribute(backend, "fp32_precision")
