@@ -45,13 +45,19 @@ def test_inside_everything_asked_for_is_in_force() -> None:
         assert all(state.in_force is not False for state in status.switches if state.required)
 
 
+def _turn_compiler_on() -> None:
+    del os.environ["TORCH_COMPILE_DISABLE"]
+    if "torch._dynamo.eval_frame" in sys.modules:
+        torch.compiler.set_stance("default")
+
+
 _CHANGES: dict[str, Callable[[], object]] = {
     "deterministic_algorithms": lambda: torch.set_deterministic_debug_mode("default"),
     "attention_backend": lambda: torch.backends.cuda.enable_flash_sdp(True),
     "mkldnn.matmul.fp32_precision": lambda: torch.set_float32_matmul_precision("medium"),
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "fill_uninitialized_memory": lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False),
-    "compiler": lambda: os.environ.pop("TORCH_COMPILE_DISABLE"),
+    "compiler": _turn_compiler_on,
 }
 
 
@@ -110,6 +116,22 @@ def test_a_setting_that_this_torch_does_not_have_is_neither_in_force_nor_missing
         state = _named("tunable_ops")
     assert state.in_force is None
     assert "not built for" in state.checked
+
+
+_LOADED_INSIDE = """
+import sys
+from difftrace import enforce, status
+with enforce() as held:
+    assert "torch._dynamo" not in sys.modules
+    import torch._dynamo
+    held.check()
+    print([s.effective for s in status().switches if s.name == "compiler"])
+"""
+
+
+def test_a_compiler_that_is_loaded_meanwhile_is_off_too() -> None:
+    done = subprocess.run([sys.executable, "-c", _LOADED_INSIDE], capture_output=True, text=True, check=True)
+    assert done.stdout == "['off']\n"
 
 
 _REPORT = """
