@@ -55,7 +55,7 @@ def hash_seed_problem(config: pytest.Config) -> str | None:
 def _fix_hash_seed(config: pytest.Config, values: dict[str, str | None], restarted: bool) -> str | None:
     """Start pytest anew if the hash seed needs it; return why it is not in force, None where it is."""
     seed = os.environ.get(_HASH_SEED, "")
-    usable = re.fullmatch("[0-9]+", seed) is not None and int(seed) <= _LARGEST_HASH_SEED
+    usable = re.fullmatch("[0-9]{1,10}", seed) is not None and int(seed) <= _LARGEST_HASH_SEED
     fixed = not sys.flags.hash_randomization or (usable and was_in_time(_HASH_SEED, seed) is True)
     decision = restart.decide(restart.this_process(config, restarted=restarted, seed_fixed=fixed))
     if isinstance(decision, restart.Stay):

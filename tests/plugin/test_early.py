@@ -79,11 +79,20 @@ def test_what_precedes_torch():
 """
 
 
+HELPER = """
+from functools import partial
+from pytest_difftrace import restart
+restart.start_anew = partial(restart.start_anew, windows={})
+def pytest_report_header(): return "header of helper"
+"""
+
+
+@pytest.mark.parametrize("windows", [False, True])
 def test_pytest_is_started_anew_once_and_all_of_its_command_line_holds(
-    start: Start, write: Write, tmp_path: Path
+    start: Start, write: Write, tmp_path: Path, windows: bool
 ) -> None:
     write("test_a.py", RESTARTED)
-    write("helper.py", "def pytest_report_header(): return 'header of helper'\n")
+    write("helper.py", HELPER.format(windows))
     write("other.ini", "[pytest]\ndifftrace_profile = cuda\n")
     options = ["-X", "dev", "-W", "error::DeprecationWarning"]
     done = start(
@@ -239,6 +248,14 @@ def test_two_fresh_processes_record_the_same_bytes(
         recorded.append(file.read_bytes())
         file.unlink()
     assert recorded[0] == recorded[1]
+
+
+def test_a_plugin_that_a_conftest_file_loads_says_that_it_came_too_late(start: Start, write: Write) -> None:
+    write("conftest.py", "pytest_plugins = ['pytest_difftrace.plugin']\n")
+    write("test_a.py", "def test_a(): pass\n")
+    done = start("-m", "pytest", *QUIET, "--difftrace-verify", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "difftrace: hash seed not in force: the plugin was loaded by a conftest file" in done.stdout
 
 
 # From here on in this process, which stands for those that pytest cannot be started anew in.
