@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from _harness import Figure, describe_machine, measure_pairs, report
 
-from difftrace.determinism import enforce, platform_key
+from difftrace.determinism.devices import platform_key
+from difftrace.determinism.enforcement import enforce
 from difftrace.models import load_model
 from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel

@@ -19,19 +19,23 @@ if TYPE_CHECKING:
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.errors import DiffTraceError
     from difftrace.core.trajectory import Trajectory
-    from difftrace.determinism import checkpoint_digest, digest, enforce, fingerprint
+    from difftrace.determinism.digest import checkpoint_digest, digest
+    from difftrace.determinism.enforcement import enforce
+    from difftrace.determinism.environment import fingerprint
+    from difftrace.determinism.status import status
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
     "Trajectory": "difftrace.core.trajectory",
-    "checkpoint_digest": "difftrace.determinism",
+    "checkpoint_digest": "difftrace.determinism.digest",
     "compare": "difftrace.core.comparison",
-    "digest": "difftrace.determinism",
-    "enforce": "difftrace.determinism",
-    "fingerprint": "difftrace.determinism",
+    "digest": "difftrace.determinism.digest",
+    "enforce": "difftrace.determinism.enforcement",
+    "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "status": "difftrace.determinism.status",
 }
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "enforce",
     "fingerprint",
     "load",
+    "status",
 ]
 
 

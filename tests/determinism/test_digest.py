@@ -16,7 +16,8 @@ from torch import nn
 
 import difftrace
 from difftrace.core.errors import DigestError
-from difftrace.determinism import block_sums, checkpoint_digest, digest
+from difftrace.determinism import block_sums
+from difftrace.determinism.digest import checkpoint_digest, digest
 
 NUMBERS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128]
 NUMBERS += [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool]
@@ -104,7 +105,7 @@ def test_a_contiguous_tensor_is_read_in_place(monkeypatch: pytest.MonkeyPatch) -
 def test_no_second_copy_is_made_in_memory(layout: str) -> None:
     program = f"""
 import resource, torch
-from difftrace.determinism import digest
+from difftrace.determinism.digest import digest
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 x = torch.ones(384 << 20, dtype=torch.uint8)
 digest(x[:1 << 20])

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from difftrace.determinism import enforce, fingerprint, platform_key
+from difftrace.determinism.devices import platform_key
+from difftrace.determinism.enforcement import enforce
+from difftrace.determinism.environment import fingerprint
 
 
 def test_it_names_what_decides_the_bits() -> None:

@@ -41,3 +41,11 @@ class ProbeError(DiffTraceError):
 
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
+
+
+class DeterminismError(DiffTraceError):
+    """Determinism that was asked for is not in force, or cannot be any more."""
+
+
+class DeterminismWarning(UserWarning):
+    """The same, where a warning was asked for (`level="warn"`)."""

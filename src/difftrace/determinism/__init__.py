@@ -1,7 +1,5 @@
-"""What a run is held to, and what it ran on."""
+"""What a run is held to, and what it ran on.
 
-from difftrace.determinism.digest import checkpoint_digest, digest
-from difftrace.determinism.enforcement import enforce
-from difftrace.determinism.environment import fingerprint, platform_key
-
-__all__ = ["checkpoint_digest", "digest", "enforce", "fingerprint", "platform_key"]
+Nothing is imported here: the table of profiles has to be readable before torch is imported. The public names are at
+the top of the package (`difftrace.enforce`, `difftrace.status`, …).
+"""

@@ -1,65 +1,203 @@
-"""Settings under which one machine repeats a run bit for bit, put back afterwards."""
+"""Settings under which one machine repeats a run bit for bit, checked and put back afterwards."""
 
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Final, Literal
 
-import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# cuBLAS repeats itself only with a fixed workspace; torch raises under deterministic algorithms without one.
-_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-_WORKSPACE_VALUE = ":4096:8"
+from difftrace.core.errors import DeterminismError, DeterminismWarning
+from difftrace.determinism.devices import profile_of, refuse_unfit
+from difftrace.determinism.generators import seed_all
+from difftrace.determinism.profiles import AS_FOUND, Row, Value, rows
+from difftrace.determinism.switch_states import SwitchState, states
+from difftrace.determinism.switches import ATTENTION_BACKENDS, SWITCHES, UnreadableError
+from difftrace.determinism.variables import note_taken, was_in_time
+
+Level = Literal["strict", "warn"]
+LEVELS: Final = ("strict", "warn")
+
+_held: list[Enforcement] = []
 
 
-@contextmanager
-def enforce(seed: int = 0, threads: int | None = None) -> Iterator[None]:
-    """Run the body deterministically: seeds, strict algorithms, full fp32 products, one attention backend.
+def enforce(
+    seed: int = 0,
+    level: Level = "strict",
+    profile: str | None = None,
+    *,
+    device: torch.device | str | None = None,
+    threads: int | None = None,
+    attention: str | None = None,
+) -> Enforcement:
+    """Make this process deterministic from here on: `enforce(seed=0)`, or `with enforce(seed=0): …` for a while.
 
-    Seeds the generators of `random`, numpy and torch (all devices); makes torch raise where an operation has no
-    deterministic form; computes fp32 products in fp32; runs attention as plain matrix products (`MATH`), the only
-    backend that exists everywhere. `threads` is the number of CPU threads, which decides how long sums are split and so
-    their last bits; None leaves it as it is. On the way out, also on an exception, every setting, generator state and
-    environment variable is what it was.
+    Seeds the generators of `random`, numpy and torch (all devices) and sets every switch of `profile`
+    (`difftrace.determinism.profiles`), reading each back.
+
+    Args:
+        seed: for all generators.
+        level: "strict" raises where a switch cannot take effect, and makes torch raise at operations without a
+            deterministic form; "warn" warns at both.
+        profile: None is the one of `device`.
+        device: what will run; None is the accelerator that torch finds, else the CPU.
+        threads: number of CPU threads; None is what the profile says, which mostly is to leave it as it is.
+        attention: the one backend of scaled_dot_product_attention, `math` (None), `flash`, `efficient` or `cudnn`.
+            One that cannot run raises in the model; there is no silent fallback.
+
+    Returns:
+        What was done; leaving its context (also by an exception) or `restore()` puts every setting, generator state
+        and environment variable back to what it was.
+
+    Raises:
+        DeterminismError: an unknown profile or one that is not for `device`; an attention backend that does not exist;
+            under "strict" a switch that can no longer take effect, or a variable whose value cannot be kept. Nothing
+            has changed then.
     """
-    with ExitStack() as undo:
-        _seed(seed, undo)
-        # The switch that use_deterministic_algorithms turns too, but that one also imports torch's compiler, which
-        # takes seconds and which nothing here uses.
-        undo.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
-        if torch.version.cuda and _WORKSPACE not in os.environ:
-            os.environ[_WORKSPACE] = _WORKSPACE_VALUE
-            undo.callback(os.environ.pop, _WORKSPACE, None)
-        torch.set_deterministic_debug_mode("error")
-        _full_fp32(undo)
-        if threads is not None:
-            undo.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(threads)
-        undo.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
+    if level not in LEVELS:
+        raise DeterminismError(f"level must be strict or warn, not {level!r}")
+    if attention is not None and attention not in ATTENTION_BACKENDS:
+        raise DeterminismError(f"attention must be {', '.join(ATTENTION_BACKENDS)}, not {attention!r}")
+    name = profile or profile_of(device)
+    table = rows(name)
+    if device is not None:
+        refuse_unfit(name, device)
+    asked: dict[str, Value] = {"threads": threads, "attention_backend": attention}
+    if level == "warn":
+        asked["deterministic_algorithms"] = "warn"
+    overridden = {key: value for key, value in asked.items() if value is not None}
+    return Enforcement(seed, level, name, {row: overridden.get(row.name, row.value) for row in table})
 
 
-def _full_fp32(undo: ExitStack) -> None:
-    # Since torch 2.9 every backend has a setting of its own, which the global one below overwrites.
-    for backend in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)):
-        if backend is not None and hasattr(backend, "fp32_precision"):
-            undo.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-    # torch refuses to read the global one where the backends' own settings contradict it.
-    with suppress(RuntimeError):
-        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-    torch.set_float32_matmul_precision("highest")
+class Enforcement:
+    """What one call of `enforce` set, and the way back. A context manager."""
+
+    def __init__(self, seed: int, level: Level, profile: str, requested: Mapping[Row, Value]) -> None:
+        self.seed = seed
+        self.level = level
+        self.profile = profile
+        self._requested = dict(requested)
+        with ExitStack() as undo:
+            seed_all(seed, undo)
+            for row in self._requested:
+                if row.is_variable and row.value != AS_FOUND:
+                    _set_variable(row, undo)
+            _set_switches({row.name: value for row, value in self._requested.items() if not row.is_variable}, undo)
+            found = self.states()
+            missing = [state for state in found if state.required and state.in_force is False]
+            self._complain(list(map(_late, missing)), stacklevel=4)
+            self._undo = undo.pop_all()
+        self._took = frozenset(state.name for state in found if state.in_force)
+        _held.append(self)
+
+    def states(self) -> tuple[SwitchState, ...]:
+        """Return every switch as it is now, held against what was asked for."""
+        return states(self._requested)
+
+    def drift(self) -> tuple[SwitchState, ...]:
+        """Return the switches that were in force at first and are not any more."""
+        return tuple(state for state in self.states() if state.name in self._took and state.in_force is False)
+
+    def check(self) -> None:
+        """Make sure that nothing has changed a switch since; raises DeterminismError, or warns under level "warn"."""
+        self._complain([f"{state}: changed since determinism was enforced" for state in self.drift()], stacklevel=3)
+
+    def restore(self) -> None:
+        """Put everything back; once is enough. Raises DeterminismError while a later `enforce` is still in force."""
+        if self not in _held:
+            return
+        if _held[-1] is not self:
+            raise DeterminismError("a later enforce() is still in force: restore that one first")
+        _held.pop()
+        self._undo.close()
+
+    def __enter__(self) -> Enforcement:
+        if self not in _held:
+            raise DeterminismError("this enforce() was restored already: call enforce() anew")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def _complain(self, problems: list[str], stacklevel: int) -> None:
+        if problems and self.level == "strict":
+            raise DeterminismError("\n".join(problems))
+        for problem in problems:
+            warnings.warn(problem, DeterminismWarning, stacklevel=stacklevel)
 
 
-def _seed(seed: int, undo: ExitStack) -> None:
-    undo.callback(random.setstate, random.getstate())
-    undo.callback(np.random.set_state, np.random.get_state())
-    # Only a CUDA that is in use has states to put back; asking one that is not would set up a context per device.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    undo.enter_context(torch.random.fork_rng(devices=devices))
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+def innermost() -> Enforcement | None:
+    """Return the enforcement in force, the latest where they nest."""
+    return _held[-1] if _held else None
+
+
+def _set_switches(wanted: Mapping[str, Value], undo: ExitStack) -> None:
+    """Set what this torch has. Everything is kept before anything is set, because some switches set others too."""
+    known = []
+    for name in wanted:
+        with suppress(UnreadableError):
+            undo.callback(SWITCHES[name].keep())
+            known.append(name)
+    for name in known:
+        if wanted[name] not in (AS_FOUND, _read(name)):
+            SWITCHES[name].write(wanted[name])
+
+
+def _read(name: str) -> Value:
+    try:
+        return SWITCHES[name].read()
+    except UnreadableError:
+        return None
+
+
+def _set_variable(row: Row, undo: ExitStack) -> None:
+    before = os.environ.get(row.name)
+    if row.when == "interpreter start" or (row.refuses and before is not None):
+        return
+    of_device = row.when.endswith("the device")
+    in_use = of_device and _device_in_use()
+    if not row.accepts(before):
+        if in_use and row.when == "first use of the device" and not was_in_time(row.name, _text(row.value)):
+            return
+        undo.callback(_put_back, row.name, before)
+        _put_back(row.name, _text(row.value))
+    if of_device and not in_use:
+        undo.callback(_note_if_used, row.name, os.environ.get(row.name))
+
+
+def _note_if_used(name: str, value: str | None) -> None:
+    # The device was started while the variable was set, so that it is what the libraries have seen.
+    if _device_in_use():
+        note_taken(name, value)
+
+
+def _device_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)
+
+
+def _put_back(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _late(state: SwitchState) -> str:
+    """Return what is wrong with a switch that is not in force although it was asked for, and what to do."""
+    if state.when == "any time":
+        return f"{state}: torch did not take it"
+    do = f"unset {state.name}" if state.requested is None else f"export {state.name}={state.requested}"
+    return (
+        f"{state}: it has to be there before the {state.when}; {do} before Python starts"
+        " (pytest does it with --difftrace-record and --difftrace-verify)"
+    )

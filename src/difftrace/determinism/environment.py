@@ -1,4 +1,4 @@
-"""What a run ran on: the fields that can decide its bits, and the short key of the platform."""
+"""What a run ran on: the fields that can decide its bits."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import platform
 
 import torch
 
+from difftrace.determinism.devices import platform_key
+
 Environment = dict[str, "str | int | bool | None"]
-
-
-def platform_key(device: torch.device) -> str:
-    """Return the platform's short name: `cpu`, `cuda-sm90`, `rocm-gfx942`, or the device type.
-
-    Declared from the architecture alone: it holds nothing that jitters from run to run.
-    """
-    if device.type != "cuda":
-        return device.type
-    if torch.version.hip:
-        # "gfx942:sramecc+:xnack-": the features after the colon are settings of the machine, not its kind.
-        return f"rocm-{torch.cuda.get_device_properties(device).gcnArchName.partition(':')[0]}"
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"cuda-sm{major}{minor}"
 
 
 def _matmul_precision() -> str:

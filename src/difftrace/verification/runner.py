@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from difftrace.core.errors import SamplerError
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
-from difftrace.determinism import enforce, fingerprint
+from difftrace.determinism.enforcement import enforce
+from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
 from difftrace.sampling import SamplerArguments, generate

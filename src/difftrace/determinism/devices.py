@@ -1,0 +1,56 @@
+"""Which profile and which platform a device is, by what torch reports."""
+
+from __future__ import annotations
+
+import torch
+
+from difftrace.core.errors import DeterminismError
+from difftrace.determinism.profiles import CPU, CUDA, GENERIC, PORTABLE, PROFILES, ROCM
+
+
+def profile_of(device: torch.device | str | None) -> str:
+    """Return the profile for `device`; None is the accelerator that torch finds, else the CPU."""
+    kind = _default_type() if device is None else torch.device(device).type
+    if kind == "cpu":
+        return CPU
+    if kind != "cuda":
+        return GENERIC
+    if not torch.version.hip:
+        return CUDA
+    key = f"rocm-{architecture(torch.device(device or kind))}"
+    return key if key in PROFILES else ROCM
+
+
+def refuse_unfit(profile: str, device: torch.device | str) -> None:
+    """Raise DeterminismError if `profile` is none for `device`."""
+    own = profile_of(device)
+    if profile == own or (own == CPU and profile == PORTABLE) or {own, profile} <= {p for p in PROFILES if "rocm" in p}:
+        return
+    raise DeterminismError(
+        f"determinism profile {profile} is not for device {str(device)!r}: drop it, which means {own} there"
+    )
+
+
+def architecture(device: torch.device) -> str | None:
+    """Return a CUDA or ROCm device's architecture, `sm90` or `gfx942`; None for other devices."""
+    if device.type != "cuda":
+        return None
+    if torch.version.hip:
+        # "gfx942:sramecc+:xnack-": the features after the colon are settings of the machine, not its kind.
+        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm{major}{minor}"
+
+
+def platform_key(device: torch.device) -> str:
+    """Return the platform's short name: `cpu`, `cuda-sm90`, `rocm-gfx942`, or the device type.
+
+    Declared from the architecture alone: it holds nothing that jitters from run to run.
+    """
+    kind = "rocm" if device.type == "cuda" and torch.version.hip else device.type
+    return "-".join(filter(None, (kind, architecture(device))))
+
+
+def _default_type() -> str:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if found is None else found.type

@@ -1,0 +1,39 @@
+"""Environment variables: most of what they switch cannot be read back, so it matters when they were set. No torch."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+# Variables that had this value (None: that were not set) when what reads them first looked.
+_TAKEN: dict[str, str | None] = {}
+
+
+def note_taken(name: str, value: str | None) -> None:
+    """Note that variable `name` was `value` in time, so that it is in force until the process ends."""
+    _TAKEN[name] = value
+
+
+def was_in_time(name: str, value: str | None) -> bool | None:
+    """Return whether variable `name` was `value` before anything could have read it; None where that is not known."""
+    if name in _TAKEN:
+        return _TAKEN[name] == value
+    began_with = _at_start()
+    if began_with is not None and began_with.get(name) == value:
+        # Whatever has set it otherwise in between has set it back, or did so behind our back.
+        return True
+    return None
+
+
+@lru_cache(maxsize=1)
+def _at_start() -> dict[str, str] | None:
+    """Return the environment that the interpreter was started with; None where the system does not show it."""
+    try:
+        content = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (os.fsdecode(entry).partition("=") for entry in content.split(b"\0"))
+    found = {name: value for name, equals, value in pairs if equals}
+    # Programs that change their title in process lists write it over this.
+    return found or None
