@@ -30,6 +30,7 @@ FOUND = (
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """Have the examination find `FOUND` without running it; the list takes the probes it was asked for."""
+    from difftrace.determinism.status import Status
     from difftrace.verification import doctor
 
     asked: list[Sequence[str]] = []
@@ -38,8 +39,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         asked.append(probes)
         settings = {"prompts": 4, "prompt_tokens": 10, "gen_length": 32, "steps": 16, "block_length": 32, "seed": 0}
         settings |= {"threads": 1, "attention": "math"}
+        status = Status("cpu", None, None, (), ())
         around = Surroundings(
-            loaded.name, None, str(loaded.dtype), str(loaded.device), settings, None, {"torch": "2.6"}
+            loaded.name, None, str(loaded.dtype), str(loaded.device), settings, status, {"torch": "2.6"}
         )
         results = tuple(result for result in FOUND if result.probe in probes)
         if started is not None:
@@ -177,6 +179,8 @@ def test_the_reference_model_is_examined_for_real(
     assert violation("doctor", document) is None
     results = {(result["probe"], result["variant"]): result for result in document["probes"]}
     assert {probe for probe, _ in results} == set(PROBES)
+    assert (document["status"]["profile"], document["status"]["active"]) == ("cpu", True)
+    assert {s["name"]: s["in_force"] for s in document["status"]["switches"]}["deterministic_algorithms"] is True
     for variant in ("in process", "fresh process"):
         assert results["repeat", variant]["verdict"] == "bit-equal", results["repeat", variant]
     for result in results.values():

@@ -38,7 +38,7 @@ SWITCHES = (
 )
 
 
-def surroundings(status: Status | None = None, model: str = "some", torch: str = "2.6.0") -> Surroundings:
+def surroundings(status: Status, model: str = "some", torch: str = "2.6.0") -> Surroundings:
     settings = {"prompts": 4, "prompt_tokens": 10, "gen_length": 32, "steps": 16, "threads": 1, "attention": "math"}
     return Surroundings(model, None, "float32", "cpu", settings, status, {"torch": torch, "cuda": None, "list": [1, 2]})
 
@@ -68,10 +68,6 @@ def test_what_nothing_tells_is_not_shown_as_in_force() -> None:
     lines = opening(surroundings(Status("cpu", False, SWITCHES)))
     assert cells(lines, "MKL_CBWR")[3] == "unknown"
     assert "determinism: profile cpu, not enforced" in lines
-
-
-def test_without_a_status_nothing_is_said_about_determinism() -> None:
-    assert not any("determinism" in line for line in opening(surroundings()))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ def test_the_surroundings_are_those_that_the_probes_run_in(misbehaving) -> None:
     assert around.settings["threads"] == 1
     assert around.fingerprint["deterministic_algorithms"] is True
     assert around.fingerprint["threads"] == 1
+    switches = {switch.name: switch for switch in around.status.switches}
+    assert around.status.active
+    assert switches["threads"].requested == 1
+    assert switches["attention_backend"].in_force
 
 
 def test_without_a_base_there_is_nothing_to_report(misbehaving) -> None:

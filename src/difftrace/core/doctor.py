@@ -146,7 +146,7 @@ class Surroundings:
         dtype: the dtype it computes in.
         device: where it computes.
         settings: what every probe runs: number and length of prompts, the sampler's arguments, threads.
-        status: the determinism in force while it runs, None where this was not read.
+        status: the determinism in force while they run.
         fingerprint: what decides the bits of a run.
     """
 
@@ -155,7 +155,7 @@ class Surroundings:
     dtype: str
     device: str
     settings: Mapping[str, JsonScalar]
-    status: StatusLike | None
+    status: StatusLike
     fingerprint: Mapping[str, JsonScalar | list[JsonScalar]]
 
 
@@ -179,7 +179,7 @@ class DoctorReport:
                 "device": around.device,
             },
             "settings": dict(around.settings),
-            "status": None if around.status is None else _status_json(around.status),
+            "status": _status_json(around.status),
             "fingerprint": dict(around.fingerprint),
             "probes": [asdict(result) for result in self.results],
             "demands": [

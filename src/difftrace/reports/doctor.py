@@ -29,8 +29,7 @@ def opening(around: Surroundings) -> list[str]:
     """Return everything above the first probe's line: model, determinism, fingerprint, what the probes run."""
     revision = "" if around.revision is None else f" at {around.revision}"
     lines = [clip(printable(f"model {around.model}{revision}, {around.dtype} on {around.device}"), COLUMNS)]
-    if around.status is not None:
-        lines += ["", *_status(around.status)]
+    lines += ["", *_status(around.status)]
     lines += ["", "fingerprint", *_fingerprint(around.fingerprint)]
     settings = around.settings
     base = (

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from difftrace.core.doctor import PROBES, DoctorReport, Probe, ProbeResult, Surroundings
-from difftrace.determinism import enforce, fingerprint
+from difftrace.determinism.enforcement import enforce
+from difftrace.determinism.environment import fingerprint
+from difftrace.determinism.status import status
 from difftrace.models import LoadedModel
 from difftrace.verification.probe_prompts import ProbePrompts, probe_prompts
 from difftrace.verification.probe_run import ARGUMENTS
@@ -52,7 +54,8 @@ def examine(
 
 def _surroundings(loaded: LoadedModel, prompts: ProbePrompts, threads: int) -> Surroundings:
     assert ARGUMENTS.seed is not None
-    with enforce(ARGUMENTS.seed, threads=threads):
+    with enforce(ARGUMENTS.seed, device=loaded.device, threads=threads):
+        in_force = status()
         environment = fingerprint(loaded.device, loaded.dtype)
     return Surroundings(
         model=loaded.name,
@@ -66,6 +69,6 @@ def _surroundings(loaded: LoadedModel, prompts: ProbePrompts, threads: int) -> S
             "attention": "math",
             **ARGUMENTS.as_dict(),
         },
-        status=None,
+        status=in_force,
         fingerprint={**environment},
     )

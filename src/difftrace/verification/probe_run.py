@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from difftrace.core.errors import ProbeError
 from difftrace.core.trajectory import Trajectory
-from difftrace.determinism import enforce
+from difftrace.determinism.enforcement import enforce
 from difftrace.models import LoadedModel
 from difftrace.sampling import SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
@@ -26,10 +25,10 @@ Prompts = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What may be varied around a run: CPU threads and the attention backend."""
+    """What may be varied around a run: CPU threads, and the attention backend by the name `enforce` knows it by."""
 
     threads: int
-    attention: SDPBackend = SDPBackend.MATH
+    attention: str = "math"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +65,7 @@ def _run_batch(loaded: LoadedModel, prompts: Prompts, conditions: Conditions) ->
     assert ARGUMENTS.seed is not None
     hook = loaded.model.register_forward_hook(keep)
     try:
-        # `enforce` pins MATH; the innermost choice is the one that holds.
-        with enforce(ARGUMENTS.seed, threads=conditions.threads), sdpa_kernel(conditions.attention):
+        with enforce(ARGUMENTS.seed, device=loaded.device, threads=conditions.threads, attention=conditions.attention):
             generation = generate(loaded.model, ids, attention_mask=mask, **ARGUMENTS.as_dict())
     finally:
         hook.remove()

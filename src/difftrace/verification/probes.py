@@ -44,7 +44,7 @@ class Subject:
         loaded: the model as `load_model` returned it; a fresh process and another dtype load it again from its folder.
         prompts: what it denoises.
         threads: CPU threads of all runs but those of the threads probe.
-        base: each prompt alone, under attention backend MATH.
+        base: each prompt alone, under attention backend `math`.
     """
 
     loaded: LoadedModel
@@ -108,7 +108,8 @@ def threads(subject: Subject) -> Iterator[ProbeResult]:
 def attention(subject: Subject) -> Iterator[ProbeResult]:
     """Run with every attention backend that can run here, instead of plain matrix products."""
     for name, backend in _BACKENDS.items():
-        yield _against_base(subject, "attention", f"{name} instead of math", partial(_attending, subject, backend))
+        run = partial(_attending, subject, name, backend)
+        yield _against_base(subject, "attention", f"{name} instead of math", run)
 
 
 def dtype(subject: Subject) -> Iterator[ProbeResult]:
@@ -138,12 +139,12 @@ def _alone(subject: Subject, conditions: Conditions) -> Rows:
     return run_rows(subject.loaded, subject.prompts.rows, conditions)
 
 
-def _attending(subject: Subject, backend: SDPBackend) -> Rows:
+def _attending(subject: Subject, name: str, backend: SDPBackend) -> Rows:
     loaded = subject.loaded
     if not _runs_here(loaded, backend):
         heads = f"{_short(loaded.dtype)} heads of {loaded.config.head_dim} on {loaded.device.type}"
         raise _UnavailableError(f"not available here: torch has no such kernel for {heads}")
-    return _alone(subject, Conditions(subject.threads, backend))
+    return _alone(subject, Conditions(subject.threads, name))
 
 
 def _batched(subject: Subject, size: int) -> Rows:
