@@ -45,13 +45,19 @@ def test_inside_everything_asked_for_is_in_force() -> None:
         assert all(state.in_force is not False for state in status.switches if state.required)
 
 
+def _turn_compiler_on() -> None:
+    os.environ.pop("TORCH_COMPILE_DISABLE", None)
+    if "torch._dynamo.eval_frame" in sys.modules:
+        torch.compiler.set_stance("default")
+
+
 _CHANGES: dict[str, Callable[[], object]] = {
     "deterministic_algorithms": lambda: torch.set_deterministic_debug_mode("default"),
     "attention_backend": lambda: torch.backends.cuda.enable_flash_sdp(True),
     "mkldnn.matmul.fp32_precision": lambda: torch.set_float32_matmul_precision("medium"),
     "threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "fill_uninitialized_memory": lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False),
-    "compiler": lambda: os.environ.pop("TORCH_COMPILE_DISABLE"),
+    "compiler": _turn_compiler_on,
 }
 
 
