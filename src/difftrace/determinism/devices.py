@@ -10,7 +10,7 @@ from difftrace.determinism.profiles import CPU, CUDA, GENERIC, PORTABLE, PROFILE
 
 def profile_of(device: torch.device | str | None) -> str:
     """Return the profile for `device`; None is the accelerator that torch finds, else the CPU."""
-    kind = _default_type() if device is None else torch.device(device).type
+    kind = default_device_type() if device is None else torch.device(device).type
     if kind == "cpu":
         return CPU
     if kind != "cuda":
@@ -51,6 +51,7 @@ def platform_key(device: torch.device) -> str:
     return "-".join(filter(None, (kind, architecture(device))))
 
 
-def _default_type() -> str:
+def default_device_type() -> str:
+    """Return the type of the accelerator that torch finds, else "cpu"."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if found is None else found.type
