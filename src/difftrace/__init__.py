@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from difftrace.core.errors import DiffTraceError
     from difftrace.core.trajectory import Trajectory
     from difftrace.determinism import checkpoint_digest, digest, enforce, fingerprint
+    from difftrace.determinism.scan import scan
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
@@ -32,6 +33,7 @@ _HOMES = {
     "enforce": "difftrace.determinism",
     "fingerprint": "difftrace.determinism",
     "load": "difftrace.core.baseline",
+    "scan": "difftrace.determinism.scan",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "enforce",
     "fingerprint",
     "load",
+    "scan",
 ]
 
 

@@ -37,3 +37,7 @@ class RunError(DiffTraceError, ValueError):
 
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
+
+
+class ScanError(DiffTraceError, ValueError):
+    """What was given to a scan is no model and its inputs, or the model is not ready to run."""
