@@ -408,7 +408,7 @@ class _Nasty(nn.Module):
         self.plain.numpy()[0] = 0  # touched from outside torch, with the value it has
         self.plain.mul_(0).add_(5)
         self.linear.weight.data.mul_(2)
-        self.linear.bias.data = torch.ones(4)
+        self.linear.bias.data = torch.ones_like(self.linear.bias)
         self.linear.weight.requires_grad_(False)
         self.register_buffer("late", x.clone())
         self.add_module("grown", nn.Linear(1, 1))
@@ -507,6 +507,37 @@ def test_tensors_and_gradients_of_the_caller_stay_usable() -> None:
     scan(lambda given: given * 3, y)
     y.sum().backward()
     assert x.grad is not None
+
+
+def test_a_scan_in_inference_mode_sees_the_same() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(3))
+
+    def forward(x: Tensor) -> object:
+        return _attention(model(x)[None], 0.5).argsort(), x.add_(1)
+
+    usual = scan(forward, X)
+    assert len(usual.findings) >= 4
+    with torch.inference_mode():
+        x = X.clone()
+        assert scan(forward, X).findings == usual.findings
+        assert scan(forward, x).findings == usual.findings
+        assert torch.equal(x, X)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_its_own_hazards_are_found_and_its_generator_is_put_back() -> None:
+    model = _Nasty().cuda()
+    x, ids, extra = _inputs()
+    inputs = (x.cuda(), ids.cuda(), extra)
+    before = (_state(model), repr(inputs), torch.cuda.get_rng_state().tolist())
+    report = scan(model, inputs)
+    assert (_state(model), repr(inputs), torch.cuda.get_rng_state().tolist()) == before
+    assert report.device == "cuda"
+    assert ("random", "dropout") in _kinds(report)
+    scans = scan(lambda x: (x.cumsum(0), x.index_put((TWICE.cuda(),), x, accumulate=True)), X.cuda())
+    assert [found.operation for found in scans.varying()] == ["cumsum"]
+    assert scans.clean is False
+    assert len(scans.findings) == 1
 
 
 # Inputs, outputs, errors.

@@ -100,6 +100,10 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         """Judge one operation, then run it."""
         kwargs = kwargs or {}
+        # Otherwise done before an operation gets here.
+        if torch.is_inference_mode_enabled() and isinstance(func, OpOverload) and func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
         self.operations += 1
         self._devices.update(tensor.device.type for tensor in everything_of(Tensor, args))
         self._judge(func, args, kwargs)
