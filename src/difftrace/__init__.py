@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from difftrace.determinism.digest import checkpoint_digest, digest
     from difftrace.determinism.enforcement import enforce
     from difftrace.determinism.environment import fingerprint
+    from difftrace.determinism.scan import scan
     from difftrace.determinism.status import status
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "enforce": "difftrace.determinism.enforcement",
     "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "scan": "difftrace.determinism.scan",
     "status": "difftrace.determinism.status",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "enforce",
     "fingerprint",
     "load",
+    "scan",
     "status",
 ]
 

@@ -49,3 +49,7 @@ class DeterminismError(DiffTraceError):
 
 class DeterminismWarning(UserWarning):
     """The same, where a warning was asked for (`level="warn"`)."""
+
+
+class ScanError(DiffTraceError, ValueError):
+    """What was given to a scan is no model and its inputs, or the model is not ready to run."""
