@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -82,3 +83,18 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     document = json.loads(file.read_text())
     assert violation("benchmark", document) is None
     assert str(conformance_folder) not in file.read_text()
+
+
+@pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")
+def test_the_cost_of_determinism_is_measured_for_both_cpu_profiles(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    command = [sys.executable, str(BENCHMARKS / "determinism_cost.py"), "--pairs", "2", "--json", str(file)]
+    done = subprocess.run(
+        [*command, "--gen-length", "4", "--steps", "2", "--block-length", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    names = [figure["name"] for figure in json.loads(file.read_text())["figures"]]
+    assert {"cpu: enforced / not enforced", "cpu-portable: enforced / not enforced"} <= set(names)

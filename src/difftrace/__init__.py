@@ -17,39 +17,47 @@ __distribution__ = "pytest-difftrace"
 if TYPE_CHECKING:
     from difftrace.core.baseline import Baseline, load
     from difftrace.core.comparison import Divergence, compare
+    from difftrace.core.environments import Comparability, comparable
     from difftrace.core.errors import DiffTraceError
     from difftrace.core.trajectory import Trajectory
     from difftrace.determinism.digest import checkpoint_digest, digest
     from difftrace.determinism.enforcement import enforce
     from difftrace.determinism.environment import fingerprint
+    from difftrace.determinism.scan import scan
     from difftrace.determinism.status import status
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
+    "Comparability": "difftrace.core.environments",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
     "Trajectory": "difftrace.core.trajectory",
     "checkpoint_digest": "difftrace.determinism.digest",
+    "comparable": "difftrace.core.environments",
     "compare": "difftrace.core.comparison",
     "digest": "difftrace.determinism.digest",
     "enforce": "difftrace.determinism.enforcement",
     "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "scan": "difftrace.determinism.scan",
     "status": "difftrace.determinism.status",
 }
 
 __all__ = [
     "Baseline",
+    "Comparability",
     "DiffTraceError",
     "Divergence",
     "Trajectory",
     "__version__",
     "checkpoint_digest",
+    "comparable",
     "compare",
     "digest",
     "enforce",
     "fingerprint",
     "load",
+    "scan",
     "status",
 ]
 

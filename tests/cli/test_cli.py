@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from difftrace import __version__, cli
+from difftrace import __version__
 from difftrace.core.baseline import TestId, save
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -19,18 +19,6 @@ from difftrace.core.trajectory import Trajectory
 # Runs the command line and returns (exit status, stdout, stderr).
 Outcome = tuple[int, str, str]
 Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def difftrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["difftrace", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -114,7 +114,8 @@ def test_rows_for_one_kind_of_processor_are_left_out_on_others(monkeypatch: pyte
 
 def test_early_are_the_variables_that_a_running_process_can_still_set() -> None:
     assert early_rows("cpu") == ()
-    assert {row.name for row in early_rows("cuda")} == {"CUBLAS_WORKSPACE_CONFIG", "PYTORCH_TUNABLEOP_ENABLED"}
+    variables = {"CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_TUNABLEOP_ENABLED"}
+    assert {row.name for row in early_rows("cuda")} == variables
     assert "CUBLAS_WORKSPACE_CONFIG" not in {row.name for row in early_rows("rocm-gfx942")}
 
 

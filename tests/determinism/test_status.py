@@ -46,7 +46,7 @@ def test_inside_everything_asked_for_is_in_force() -> None:
 
 
 def _turn_compiler_on() -> None:
-    del os.environ["TORCH_COMPILE_DISABLE"]
+    os.environ.pop("TORCH_COMPILE_DISABLE", None)
     if "torch._dynamo.eval_frame" in sys.modules:
         torch.compiler.set_stance("default")
 

@@ -391,14 +391,18 @@ hip: Optional[str] = {hip}
 """
 
 
+def _set_for(profile: str) -> set[str]:
+    return {row.name for row in early_rows(profile) if row.value is not None}
+
+
 @pytest.mark.usefixtures("_untouched")
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
         (VERSION.format(cuda=None, hip=None), set()),
-        (VERSION.format(cuda="'12.8'", hip=None), {WORKSPACE, "PYTORCH_TUNABLEOP_ENABLED"}),
-        (VERSION.format(cuda=None, hip='"6.4"'), {row.name for row in early_rows("rocm") if row.value is not None}),
-        ("raise SystemExit('imported')\ncuda = '12.8'", {WORKSPACE, "PYTORCH_TUNABLEOP_ENABLED"}),
+        (VERSION.format(cuda="'12.8'", hip=None), _set_for("cuda")),
+        (VERSION.format(cuda=None, hip='"6.4"'), _set_for("rocm")),
+        ("raise SystemExit('imported')\ncuda = '12.8'", _set_for("cuda")),
         (None, set()),
     ],
 )

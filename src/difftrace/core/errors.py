@@ -35,6 +35,10 @@ class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
 
 
+class ProbeError(DiffTraceError):
+    """A probe could not be run; whatever it was to find stays unknown."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 
@@ -45,3 +49,7 @@ class DeterminismError(DiffTraceError):
 
 class DeterminismWarning(UserWarning):
     """The same, where a warning was asked for (`level="warn"`)."""
+
+
+class ScanError(DiffTraceError, ValueError):
+    """What was given to a scan is no model and its inputs, or the model is not ready to run."""

@@ -18,7 +18,7 @@ def family_of(device: torch.device | str | None) -> str:
 
     Raises DeterminismError for what names no device.
     """
-    kind = _default_type() if device is None else _device(device).type
+    kind = default_device_type() if device is None else _device(device).type
     if kind == "cpu":
         return CPU
     if kind != "cuda":
@@ -76,6 +76,7 @@ def _device(device: torch.device | str) -> torch.device:
         raise DeterminismError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
-def _default_type() -> str:
+def default_device_type() -> str:
+    """Return the type of the accelerator that torch finds, else "cpu"."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return "cpu" if found is None else found.type

@@ -139,6 +139,21 @@ TABLE: Final = (
         _AMD,
     ),
     Row(
+        "NVIDIA_TF32_OVERRIDE",
+        None,
+        "first product on the device",
+        "cuBLAS and cuDNN compute in tf32 whatever torch asks them for",
+        (CUDA,),
+        presets="0",
+    ),
+    Row(
+        "HSA_OVERRIDE_GFX_VERSION",
+        AS_FOUND,
+        "first use of the device",
+        "kernels of another architecture run: the same in every run",
+        _AMD,
+    ),
+    Row(
         "PYTORCH_TUNABLEOP_ENABLED",
         "0",
         "first use of the device",

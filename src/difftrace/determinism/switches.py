@@ -66,8 +66,7 @@ def _attribute(path: str, name: str) -> Switch:
             raise UnreadableError(_CONTRADICTED) from error
         return value
 
-    where = ".".join(filter(None, ("torch.backends", path, name)))
-    return _switch(where, read, lambda value: setattr(owner(), name, value))
+    return _switch("torch.backends", read, lambda value: setattr(owner(), name, value))
 
 
 def _matmul_precision() -> Value:
@@ -124,7 +123,7 @@ def _reduction(kind: str) -> Switch:
         narrow, split = next(flags for flags, text in _REDUCTIONS.items() if text == value)
         setattr(matmul, name, (narrow, split) if hasattr(matmul, f"{name}_split_k") else narrow)
 
-    return _switch(f"torch.backends.cuda.matmul.{name}", read, write)
+    return _switch("torch.backends.cuda.matmul", read, write)
 
 
 def _attention() -> Value:
@@ -207,7 +206,7 @@ SWITCHES: Final[dict[str, Switch]] = {
         torch.set_deterministic_debug_mode,
     ),
     "fill_uninitialized_memory": _switch(
-        "torch.utils.deterministic.fill_uninitialized_memory",
+        "torch.utils.deterministic",
         lambda: bool(torch.utils.deterministic.fill_uninitialized_memory),  # type: ignore[attr-defined]
         lambda value: setattr(torch.utils.deterministic, "fill_uninitialized_memory", value),
     ),
@@ -238,7 +237,7 @@ SWITCHES: Final[dict[str, Switch]] = {
     "fp16_accumulation": _attribute("cuda.matmul", "allow_fp16_accumulation"),
     "attention_backend": _switch("torch.backends.cuda.*_sdp_enabled()", _attention, _set_attention),
     "math_attention_reduction": _switch(
-        "torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()",
+        "torch.backends.cuda",
         torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed,
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp,
     ),
@@ -250,6 +249,6 @@ SWITCHES: Final[dict[str, Switch]] = {
     "rocm_attention_library": _enum(
         "torch.backends.cuda.preferred_rocm_fa_library()", torch.backends.cuda.preferred_rocm_fa_library
     ),
-    "compiler": Switch(f"torch.compiler's stance, {_COMPILER_VARIABLE}", _compiler, _turn_compiler_off, _keep_compiler),
+    "compiler": Switch(f"torch.compiler, {_COMPILER_VARIABLE}", _compiler, _turn_compiler_off, _keep_compiler),
     "threads": _switch("torch.get_num_threads()", torch.get_num_threads, torch.set_num_threads),
 }

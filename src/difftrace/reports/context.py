@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from difftrace.core.environments import ABSENT, comparable
 from difftrace.core.recording import Baseline
 from difftrace.core.text import printable
 from difftrace.reports.columns import clip
 
 _MOST_LINES: Final = 6
 _WIDEST_VALUE: Final = 28
-_ABSENT: Final = object()
 
 
 def other_differences(golden: Baseline, observed: Baseline) -> list[str]:
     """Return at most seven lines `model.weights: sha256:ab… → sha256:cd…`; none if nothing else differs.
 
-    A side that was recorded without model, sampler or environment is not compared in that.
+    Those of the environments come last, the best suspects first. A side that was recorded without model, sampler or
+    environment is not compared in that.
     """
     lines = [
         f"{clip(printable(name), 36)}: {_value(before)} → {_value(after)}"
@@ -26,6 +27,18 @@ def other_differences(golden: Baseline, observed: Baseline) -> list[str]:
     if len(lines) > _MOST_LINES:
         return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
     return lines
+
+
+def environments_line(golden: Baseline, observed: Baseline, labels: tuple[str, str], columns: int) -> str | None:
+    """Return what the environments have to do with each other, in `columns`; None if neither side says where it ran."""
+    if not golden.environment and not observed.environment:
+        return None
+    for label, baseline in zip(labels, (golden, observed), strict=True):
+        if not baseline.environment:
+            return clip(f"environments: not comparable: {label} does not say where it ran", columns)
+    found = comparable(golden.environment, observed.environment)
+    advice = ", so look at model or sampler first" if found else ""
+    return clip(f"environments: {found}{advice}", columns)
 
 
 def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
@@ -37,15 +50,16 @@ def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, An
         yield from _fields("sampler", *named)
         yield from _fields("sampler", one.arguments, other.arguments)
     if golden.environment and observed.environment:
-        yield from _fields("environment", golden.environment, observed.environment)
+        for name, before, after in comparable(golden.environment, observed.environment).fields:
+            yield f"environment.{name}", before, after
 
 
 def _fields(group: str, golden: Mapping[str, Any], observed: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for name in sorted({*golden, *observed}):
-        before, after = golden.get(name, _ABSENT), observed.get(name, _ABSENT)
+        before, after = golden.get(name, ABSENT), observed.get(name, ABSENT)
         if before != after:
             yield f"{group}.{name}", before, after
 
 
 def _value(value: Any) -> str:
-    return "nothing" if value is _ABSENT else clip(printable(str(value)), _WIDEST_VALUE)
+    return clip(printable(str(value)), _WIDEST_VALUE)

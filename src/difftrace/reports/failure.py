@@ -14,7 +14,7 @@ from difftrace.core.recording import Baseline
 from difftrace.core.trajectory import Ints, Trajectory
 from difftrace.reports.canvas import NOTHING, Row, mask_token, table, token_text
 from difftrace.reports.columns import clip, pad
-from difftrace.reports.context import other_differences
+from difftrace.reports.context import environments_line, other_differences
 from difftrace.reports.texts import equal_text, text_difference
 
 COLUMNS: Final = 100
@@ -52,6 +52,9 @@ def divergence_text(
     others = other_differences(golden, observed)
     if others:
         lines += ["", f"what else differs ({labels[0]} → {labels[1]}):", *(f"  {line}" for line in others)]
+    environments = environments_line(golden, observed, labels, COLUMNS)
+    if environments is not None:
+        lines += [environments] if others else ["", environments]
     return "\n".join([*lines, "", *advice] if advice else lines)
 
 

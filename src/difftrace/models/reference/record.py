@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -15,10 +14,9 @@ import numpy as np
 import torch
 
 from difftrace.core.schemas import violation
-from difftrace.determinism.canary import canary
 from difftrace.models.llada import LLaDAModel
+from difftrace.models.reference.canaries import forward_canary, gradient_canary
 from difftrace.models.reference.corpus import CORPUS_VERSION
-from difftrace.models.reference.objective import Batch, diffusion_loss
 from difftrace.models.reference.recipe import Recipe
 from difftrace.models.reference.train import write_model
 from difftrace.models.weights import open_checkpoint
@@ -44,23 +42,9 @@ def training_environment(recipe: Recipe) -> dict[str, str | int]:
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "canary": canary(),
-        "gradient_canary": _gradient_canary(),
+        "canary": forward_canary(),
+        "gradient_canary": gradient_canary(),
     }
-
-
-def _gradient_canary() -> str:
-    """Return a digest of what one step of training computes: the gradients of a small model on one batch."""
-    model = LLaDAModel(Recipe(d_model=48, n_layers=1, mlp_hidden_size=80).config())
-    for index, parameter in enumerate(model.parameters()):
-        values = torch.arange(parameter.numel()) * (40503 + 2 * index) % 65521
-        parameter.data.copy_(((values - 32760) / 327710).reshape(parameter.shape))
-    ids = (torch.arange(6 * 32) * 31 % 97 + 4).reshape(6, 32)
-    loss = diffusion_loss(model, Batch(ids, torch.arange(6) + 5), torch.Generator().manual_seed(0))
-    total = hashlib.sha256()
-    for gradient in torch.autograd.grad(loss, list(model.parameters())):
-        total.update(gradient.numpy().tobytes())
-    return f"sha256:{total.hexdigest()}"
 
 
 def weights_digest(model: LLaDAModel) -> str:
