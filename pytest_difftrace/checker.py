@@ -10,6 +10,7 @@ import pytest
 from pytest_difftrace import messages
 from pytest_difftrace.checks import Check, judge, needs_writing, observe
 from pytest_difftrace.options import Settings
+from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
 from pytest_difftrace.session import Outcome, notes
 
@@ -49,7 +50,7 @@ class Checker:
         if self._settings.mode == "off":
             notes(self._item).outcomes.append("skipped")
             return
-        observation = observe(self._item, run, name)
+        observation = observe(self._item, run, name, self._settings.platform_key)
         if name in self._names:
             raise ValueError(
                 "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"
@@ -82,8 +83,14 @@ class Checker:
         outcome = _OUTCOMES[check.verdict]
         if check.verdict != "equal":
             self._fail(outcome, messages.failure(check, self._settings, self._item.config))
-        recording = self._settings.mode == "record"
-        notes(self._item).outcomes.append("unchanged" if recording else outcome)
+        noted = notes(self._item)
+        if self._settings.mode == "record":
+            noted.outcomes.append("unchanged")
+            return
+        noted.outcomes.append(outcome)
+        elsewhere = recorded_elsewhere(check)
+        if elsewhere is not None:
+            noted.elsewhere.append(elsewhere)
 
     def _fail(self, outcome: Outcome, text: str) -> None:
         notes(self._item).outcomes.append(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from pytest_difftrace.locations import baseline_path, test_id
 from pytest_difftrace.options import Policy, Settings
+from pytest_difftrace.platforms import PLATFORM_KEY
 
 # No frame of this module in the traceback of a wrong call: it is the caller's line that matters.
 __tracebackhide__ = True
@@ -56,6 +57,7 @@ class Check:
         golden: content of `source` where it could be read.
         divergence: first differing decision, where there is one.
         problem: the reader's one line for "unreadable" and "newer".
+        shared: whether `source` is the file for all platforms, else the one for this platform.
     """
 
     observation: Observation
@@ -65,17 +67,21 @@ class Check:
     golden: Baseline | None = None
     divergence: Divergence | None = None
     problem: str | None = None
+    shared: bool = True
 
 
-def observe(item: pytest.Item, value: object, name: str | None) -> Observation:
-    """Return what a test handed to `difftrace.check`.
+def observe(item: pytest.Item, value: object, name: str | None, platform_key: str | None) -> Observation:
+    """Return what a test handed to `difftrace.check`; `platform_key` replaces what the run calls its platform.
 
     Raises:
         TypeError: `value` is no run.
         ValueError: `name` is no name.
     """
     test = test_id(item, name)
-    return Observation(test, _as_run(value).to_baseline(test), item.path, _line_of_caller(item.config))
+    run = _as_run(value).to_baseline(test)
+    if platform_key is not None:
+        run = replace(run, environment={**run.environment, PLATFORM_KEY: platform_key})
+    return Observation(test, run, item.path, _line_of_caller(item.config))
 
 
 def judge(observation: Observation, settings: Settings) -> Check:
@@ -87,10 +93,11 @@ def judge(observation: Observation, settings: Settings) -> Check:
     source = next((path for path in (own, shared) if _exists(path)), None)
     if source is None:
         return Check(observation, "missing", target, target)
+    verdict: Verdict
     try:
         golden = load(source)
     except FormatError as error:
-        verdict: Verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
+        verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
         return Check(observation, verdict, source, target, problem=str(error))
     if golden.test is not None and golden.test != test:
         return Check(observation, "foreign", source, target, golden)
@@ -99,7 +106,8 @@ def judge(observation: Observation, settings: Settings) -> Check:
     else:
         divergence = compare_sequences(*(trajectories(b) for b in (golden, observation.run)))
     same = _same(golden, observation.run, divergence, settings.policy)
-    return Check(observation, "equal" if same else "diverged", source, target, golden, divergence)
+    verdict = "equal" if same else "diverged"
+    return Check(observation, verdict, source, target, golden, divergence, shared=source == shared)
 
 
 def needs_writing(check: Check, settings: Settings) -> bool:
@@ -155,7 +163,7 @@ def _exists(path: Path) -> bool:
 
 def _platform_key(run: Baseline) -> str:
     # A trajectory of a foreign loop comes without an environment.
-    return str(run.environment.get("platform_key", "cpu"))
+    return str(run.environment.get(PLATFORM_KEY, "cpu"))
 
 
 def _as_run(value: object) -> Run:

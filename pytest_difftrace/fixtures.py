@@ -47,7 +47,7 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner:
         asked = requested_model(request.node, session.settings)
         if asked.model is not None:
             notes(request.node).models.append(asked.model)
-        return ModelRunner(_loaded(asked, session, worker_index(request.config)))
+        return ModelRunner(_loaded(asked, session, worker_index(request.config)), session.settings.profile)
     except (DiffTraceError, pytest.UsageError) as error:
         message = str(error)
     # Outside the handler, so that the failure stands alone and not below the error that it restates.
@@ -58,6 +58,7 @@ def _loaded(asked: ModelRequest, session: Session, worker: int | None) -> Loaded
     """Return the model asked for, loaded once a session for each dtype and device."""
     import torch
 
+    from difftrace.determinism.enforcement import enforce
     from difftrace.models import load_model
     from difftrace.models.reference import reference_model_path
 
@@ -65,11 +66,15 @@ def _loaded(asked: ModelRequest, session: Session, worker: int | None) -> Loaded
     kind = accelerator.type if accelerator is not None else None
     default = "cpu" if asked.model is None else "auto"
     device = device_of_worker(asked.device or default, worker, kind, torch.accelerator.device_count())
+    if device == "auto":
+        device = kind or "cpu"
     model = asked.model or str(reference_model_path())
     dtype = asked.dtype or "auto"
     key = (model, asked.revision, dtype, device)
     if key not in session.models:
-        session.models[key] = load_model(model, revision=asked.revision, dtype=dtype, device=device)
+        # Loading is the first use of the device, and what switches it looks only then.
+        with enforce(profile=session.settings.profile, device=device):
+            session.models[key] = load_model(model, revision=asked.revision, dtype=dtype, device=device)
     return session.models[key]
 
 

@@ -6,7 +6,16 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 _OURS = '__distribution__ = "pytest-difftrace"'
+
+
+def refuse() -> None:
+    """Raise pytest.UsageError if `import difftrace` would give another package than ours."""
+    text = problem()
+    if text is not None:
+        raise pytest.UsageError(text)
 
 
 def problem() -> str | None:

@@ -19,7 +19,7 @@ from difftrace.core.recording import TestId
 from pytest_difftrace.reporting import FOLDER
 
 _LONGEST_READABLE: Final = 100
-_LONGEST_KEY: Final = 32
+_LONGEST_KEY: Final = 40
 _HASH_DIGITS: Final = 8
 _CHECK_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _OUTSIDE_NAME: Final = re.compile(r"[^A-Za-z0-9_+=,-]")

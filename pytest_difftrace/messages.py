@@ -14,6 +14,7 @@ from difftrace.core.text import printable
 from difftrace.reports.failure import divergence_text
 from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
+from pytest_difftrace.platforms import explanation, recorded_elsewhere
 
 _NEEDS_NO_QUOTES = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
@@ -22,9 +23,10 @@ _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
 def record_command(observation: Observation, config: pytest.Config) -> str:
     """Return the command that records the test, to be run where this pytest was started."""
     words = ["pytest", "--difftrace-record"]
-    model: str | None = config.getoption("difftrace_model")
-    if model is not None:
-        words.append(f"--difftrace-model={model}")
+    for name in ("model", "profile", "platform_key"):
+        given: str | None = config.getoption(f"difftrace_{name}")
+        if given is not None:
+            words.append(f"--difftrace-{name.replace('_', '-')}={given}")
     words.append(f"{relative(observation.module, config)}::{observation.test.id}")
     return printable(" ".join(map(_quoted, words)))
 
@@ -45,6 +47,9 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
     if check.verdict == "foreign":
         assert check.golden.test is not None
         return _other_test(observation, check.golden.test, where)
+    elsewhere = recorded_elsewhere(check)
+    if elsewhere is not None:
+        where += explanation(elsewhere)
     text_only = settings.policy == "text"
     return divergence_text(
         check.golden,

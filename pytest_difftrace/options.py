@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
+
+from pytest_difftrace import foreign
 
 Mode = Literal["off", "verify", "record"]
 Scope = Literal["missing", "changed", "all"]
@@ -17,6 +20,12 @@ Policy = Literal["exact", "text"]
 SCOPES: Final = ("missing", "changed", "all")
 POLICIES: Final = ("exact", "text")
 _RECORD: Final = "--difftrace-record"
+
+_PLATFORM_KEY: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_LONGEST_PLATFORM_KEY: Final = 40
+
+# With these pytest only tells something and runs no test.
+_TELLING: Final = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow")
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Settings:
         model_folder: where a relative path in `model` starts.
         per_platform: record into the file of this platform instead of the shared one.
         explicit: a flag asked for the mode, so the header states it.
+        profile: determinism profile of the `llada` fixture; None is the one of the device.
+        platform_key: what this platform is called; None is what the fingerprint says.
     """
 
     mode: Mode
@@ -40,6 +51,8 @@ class Settings:
     model_folder: Path
     per_platform: bool
     explicit: bool
+    profile: str | None = None
+    platform_key: str | None = None
 
 
 class _RecordAction(argparse.Action):
@@ -87,9 +100,26 @@ def add_options(parser: pytest.Parser) -> None:
         dest="difftrace_model",
         help="Model of the llada fixture: a folder or a hub id (default: the embedded reference model).",
     )
-    parser.addini("difftrace_mode", "verify (default) or off", default="verify")
+    group.addoption(
+        "--difftrace-profile",
+        metavar="NAME",
+        default=None,
+        dest="difftrace_profile",
+        help="Determinism profile of the llada fixture, such as cpu-portable (default: that of the device).",
+    )
+    group.addoption(
+        "--difftrace-platform-key",
+        metavar="KEY",
+        default=None,
+        dest="difftrace_platform_key",
+        help="What this platform is called in names of baselines and in what they record (default: by the device).",
+    )
+    # No default, so that it can be told whether the file asks for the mode.
+    parser.addini("difftrace_mode", "verify (default) or off", default="")
     parser.addini("difftrace_policy", "exact (default) or text", default="exact")
     parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
+    parser.addini("difftrace_profile", "determinism profile of the llada fixture", default="")
+    parser.addini("difftrace_platform_key", "what this platform is called", default="")
     parser.addini("difftrace_per_platform", "record one baseline per platform", type="bool", default=False)
 
 
@@ -105,13 +135,39 @@ def refuse_unknown_scope(arguments: Sequence[str]) -> None:
             )
 
 
+def asks_for_mode(config: pytest.Config) -> bool:
+    """Return whether the command line or the ini file asks for recording or verifying; no conftest file is needed."""
+    given = config.known_args_namespace
+    if any(getattr(given, name, False) for name in _TELLING):
+        return False
+    return bool(given.difftrace_record or given.difftrace_verify or config.getini("difftrace_mode") == "verify")
+
+
+def profile(config: pytest.Config, given: argparse.Namespace) -> str | None:
+    """Return the determinism profile that `given` or the ini file names, None if neither does.
+
+    Raises pytest.UsageError for one that there is not.
+    """
+    name: str | None = given.difftrace_profile or config.getini("difftrace_profile") or None
+    if name is None:
+        return None
+    foreign.refuse()
+    from difftrace.determinism.profiles import PROFILES
+
+    if name not in PROFILES:
+        raise pytest.UsageError(f"there is no determinism profile {name!r}: choose {', '.join(PROFILES)}")
+    return name
+
+
 def resolve(config: pytest.Config) -> Settings:
     """Return the session's settings; raises pytest.UsageError where they contradict each other."""
     record: Scope | None = config.getoption("difftrace_record")
     verify: bool = config.getoption("difftrace_verify")
     if record and verify:
         raise pytest.UsageError(f"{_RECORD} and --difftrace-verify exclude each other; give one of them")
-    ini_mode = _one_of(config, "difftrace_mode", ("off", "verify"))
+    ini_mode: Mode = (
+        _one_of(config, "difftrace_mode", ("off", "verify")) if config.getini("difftrace_mode") else "verify"
+    )
     ini_policy = _one_of(config, "difftrace_policy", POLICIES)
     asked_model: str | None = config.getoption("difftrace_model")
     ini_folder = config.inipath.parent if config.inipath else config.rootpath
@@ -123,7 +179,21 @@ def resolve(config: pytest.Config) -> Settings:
         model_folder=config.invocation_params.dir if asked_model else ini_folder,
         per_platform=config.getini("difftrace_per_platform"),
         explicit=bool(record or verify),
+        profile=profile(config, config.option),
+        platform_key=_platform_key(config),
     )
+
+
+def _platform_key(config: pytest.Config) -> str | None:
+    key: str = config.getoption("difftrace_platform_key") or config.getini("difftrace_platform_key")
+    if not key:
+        return None
+    if _PLATFORM_KEY.fullmatch(key) is None or len(key) > _LONGEST_PLATFORM_KEY:
+        raise pytest.UsageError(
+            f"platform key {key!r}: it takes at most {_LONGEST_PLATFORM_KEY} lower-case letters, digits, '-', '_'"
+            " and single dots between them"
+        )
+    return key
 
 
 def _one_of(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> Any:

@@ -25,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     options.add_options(parser)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    """Set what must precede torch where a mode is asked for; outermost, while pytest has not captured output yet."""
+    if options.asks_for_mode(early_config):
+        foreign.refuse()
+        profile = options.profile(early_config, early_config.known_args_namespace)
+        from pytest_difftrace import early
+
+        early.start(early_config, profile)
+    return (yield)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve the settings; a recording session gets the hooks that run tests twice."""
     config.addinivalue_line("markers", _MARKER)
@@ -32,18 +44,21 @@ def pytest_configure(config: pytest.Config) -> None:
     session = config.stash[SESSION] = Session(settings)
     config.pluginmanager.register(reporting.Tally(session), "difftrace-tally")
     if settings.explicit:
-        problem = foreign.problem()
-        if problem is not None:
-            raise pytest.UsageError(problem)
+        foreign.refuse()
     if settings.mode == "record":
         from pytest_difftrace import recording
 
         config.pluginmanager.register(recording, "difftrace-recording")
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """State an explicit mode."""
-    return reporting.header(config.stash[SESSION].settings)
+    settings = config.stash[SESSION].settings
+    if not settings.explicit:
+        return []
+    from pytest_difftrace import early
+
+    return reporting.header(settings, early.hash_seed_problem(config))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import pytest
 
+from pytest_difftrace import platforms
 from pytest_difftrace.colour import colour_failures
 from pytest_difftrace.options import Settings
+from pytest_difftrace.platforms import Elsewhere
 from pytest_difftrace.session import NOTES, SESSION, Outcome, Session
 
 FOLDER: Final = "__difftrace__"
@@ -21,13 +23,17 @@ _NOTED: Final = "difftrace"
 _GOOD: Final = ("unchanged", "new", "changed", "verified")
 
 
-def header(settings: Settings) -> str | None:
-    """Return the header's line for a mode asked for by a flag, else None."""
-    if not settings.explicit:
-        return None
+def header(settings: Settings, hash_seed_problem: str | None) -> list[str]:
+    """Return the header's lines for a mode that a flag asked for."""
     mode = f"{settings.mode} ({settings.scope})" if settings.mode == "record" else settings.mode
     platform = ", one per platform" if settings.per_platform else ""
-    return f"{_PREFIX}mode {mode}, policy {settings.policy}, baselines in {FOLDER} beside each test{platform}"
+    profile = f", profile {settings.profile}" if settings.profile is not None else ""
+    lines = [
+        f"{_PREFIX}mode {mode}, policy {settings.policy}{profile}, baselines in {FOLDER} beside each test{platform}"
+    ]
+    if hash_seed_problem is not None:
+        lines.append(f"{_PREFIX}hash seed not in force: {hash_seed_problem}")
+    return lines
 
 
 def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
@@ -35,7 +41,9 @@ def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
     noted = item.stash.get(NOTES, None)
     if noted is not None and (noted.outcomes or noted.models):
         worker = getattr(item.config, "workerinput", {}).get("workerid", "")
-        setattr(report, _NOTED, {"outcomes": noted.outcomes, "models": noted.models, "worker": worker})
+        elsewhere = [list(one) for one in noted.elsewhere]
+        attached = {"outcomes": noted.outcomes, "models": noted.models, "worker": worker, "elsewhere": elsewhere}
+        setattr(report, _NOTED, attached)
         del item.stash[NOTES]
     if call.excinfo is None or not call.excinfo.errisinstance(pytest.fail.Exception):
         return
@@ -48,7 +56,7 @@ def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
 def attach(report: pytest.TestReport, outcomes: list[Outcome]) -> None:
     """Put outcomes on a report that is already made."""
     if outcomes:
-        noted = {"outcomes": [], "models": [], "worker": "", **getattr(report, _NOTED, {})}
+        noted = {"outcomes": [], **getattr(report, _NOTED, {})}
         setattr(report, _NOTED, {**noted, "outcomes": [*noted["outcomes"], *outcomes]})
 
 
@@ -64,6 +72,7 @@ class Tally:
         self._session.outcomes.update(noted.get("outcomes", ()))
         for model in noted.get("models", ()):
             self._session.workers.setdefault(model, set()).add(noted["worker"])
+        self._session.elsewhere.update(Elsewhere(*one) for one in noted.get("elsewhere", ()))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -79,6 +88,9 @@ class Tally:
         if counts and (session.settings.explicit or counts["skipped"]):
             good = all(outcome in _GOOD for outcome in counts)
             terminalreporter.write_line(summary(counts, session.settings), green=good, red=not good)
+        if session.settings.explicit:
+            for one, count in sorted(session.elsewhere.items()):
+                terminalreporter.write_line(platforms.summary(one, count))
         if getattr(config.option, "dist", None) == "loadgroup":
             for line in scattered(session):
                 terminalreporter.write_line(line, yellow=True)

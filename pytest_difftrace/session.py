@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_difftrace.options import Settings
+from pytest_difftrace.platforms import Elsewhere
 
 if TYPE_CHECKING:
     from difftrace.models import LoadedModel
@@ -42,12 +43,14 @@ class Session:
         models: the models loaded so far, by path or id, revision, dtype and device.
         outcomes: how often each outcome of a check was reported.
         workers: for each model that was not the embedded one, the workers that ran it.
+        elsewhere: how many checks were verified against each kind of baseline that another platform recorded.
     """
 
     settings: Settings
     models: dict[ModelKey, LoadedModel] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     workers: dict[str, set[str]] = field(default_factory=dict)
+    elsewhere: Counter[Elsewhere] = field(default_factory=Counter)
 
 
 @dataclass
@@ -56,6 +59,7 @@ class ItemNotes:
 
     outcomes: list[Outcome] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
 
 
 SESSION = pytest.StashKey[Session]()

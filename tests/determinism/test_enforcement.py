@@ -240,6 +240,49 @@ def test_a_device_variable_stays_in_force_if_the_device_was_first_used_inside(mo
 
 
 @pytest.mark.usefixtures("_nothing_noted")
+def test_a_device_that_is_first_used_inside_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    with enforce(profile="rocm-gfx942") as held:
+        _device_in_use(monkeypatch)
+        held.check()
+        assert difftrace.status().enforced
+        monkeypatch.setenv("ROCBLAS_DEFAULT_ATOMICS_MODE", "1")
+        assert "ROCBLAS_DEFAULT_ATOMICS_MODE" in {state.name for state in difftrace.status().drift}
+
+
+@pytest.mark.usefixtures("_nothing_noted")
+def test_an_unused_devices_variables_are_not_taken_for_seen_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROCBLAS_DEFAULT_ATOMICS_MODE", raising=False)
+    with enforce(profile="rocm-gfx942"):
+        pass
+    _device_in_use(monkeypatch)
+    with pytest.raises(DeterminismError, match="ROCBLAS_DEFAULT_ATOMICS_MODE"):
+        enforce(profile="rocm-gfx942")
+
+
+@pytest.mark.usefixtures("_nothing_noted")
+@pytest.mark.parametrize("arguments", [{}, {"profile": "rocm-gfx942"}])
+def test_an_amd_device_is_asked_for_its_architecture_only_after_its_variables_are_set(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, str]
+) -> None:
+    monkeypatch.delenv("ROCBLAS_DEFAULT_ATOMICS_MODE", raising=False)
+    seen: list[str | None] = []
+
+    def start(device: object) -> SimpleNamespace:
+        seen.append(os.environ.get("ROCBLAS_DEFAULT_ATOMICS_MODE"))
+        _device_in_use(monkeypatch)
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", list)
+        return SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
+
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", start)
+    with enforce(device="cuda", **arguments) as held:  # type: ignore[arg-type]
+        assert held.profile == "rocm-gfx942"
+        held.check()
+    assert set(seen) == {"0"}
+    assert "ROCBLAS_DEFAULT_ATOMICS_MODE" not in os.environ
+
+
+@pytest.mark.usefixtures("_nothing_noted")
 def test_a_variable_that_must_not_be_set_is_taken_away_for_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIPBLASLT_TUNING_OVERRIDE_FILE", "tuned.txt")
     with enforce(profile="rocm-gfx942"):
@@ -323,6 +366,7 @@ def test_an_attention_backend_that_cannot_run_raises_in_the_model() -> None:
         ({"level": "lenient"}, "strict or warn, not 'lenient'"),
         ({"profile": "tpu"}, "no determinism profile 'tpu': choose cpu, cpu-portable, cuda"),
         ({"attention": "fast"}, "math, flash, efficient, cudnn, not 'fast'"),
+        ({"device": "nowhere"}, "device 'nowhere' cannot be used here: "),
         ({"profile": "cuda", "device": "cpu"}, "cuda is not for device 'cpu': drop it, which means cpu"),
     ],
 )

@@ -118,6 +118,22 @@ def test_a_setting_that_this_torch_does_not_have_is_neither_in_force_nor_missing
     assert "not built for" in state.checked
 
 
+_LOADED_INSIDE = """
+import sys
+from difftrace import enforce, status
+with enforce() as held:
+    assert "torch._dynamo" not in sys.modules
+    import torch._dynamo
+    held.check()
+    print([s.effective for s in status().switches if s.name == "compiler"])
+"""
+
+
+def test_a_compiler_that_is_loaded_meanwhile_is_off_too() -> None:
+    done = subprocess.run([sys.executable, "-c", _LOADED_INSIDE], capture_output=True, text=True, check=True)
+    assert done.stdout == "['off']\n"
+
+
 _REPORT = """
 import json, os, sys
 import torch

@@ -12,6 +12,7 @@ import difftrace.core.baseline
 import difftrace.core.run
 import difftrace.core.schemas
 import pytest_difftrace.checker
+import pytest_difftrace.early
 import pytest_difftrace.recording  # noqa: F401
 
 PRELUDE = """

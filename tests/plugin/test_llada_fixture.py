@@ -13,8 +13,9 @@ import difftrace.verification.runner
 GENERATE = "llada.generate([1, 2, 3], gen_length=4, steps=4)"
 
 
+# What loading a model is the first to import, parts of torch among it, must not be forgotten by the inner pytest.
 @pytest.fixture
-def arguments(conformance_folder: Path) -> list[str]:
+def arguments(conformance_folder: Path, conformance_model: object) -> list[str]:
     return [f"--difftrace-model={conformance_folder}"]
 
 

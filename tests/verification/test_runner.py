@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from difftrace.core.errors import ModelError, RunError, SamplerError
+import difftrace
+from difftrace.core.errors import DeterminismError, ModelError, RunError, SamplerError
 from difftrace.core.recording import TestId
 from difftrace.models import LoadedModel, load_model
 from difftrace.sampling import generate
@@ -60,14 +63,13 @@ def test_a_text_and_its_ids_run_alike_in_whatever_they_come(runner: ModelRunner)
 
 
 def test_it_runs_what_the_sampler_runs(bare: ModelRunner) -> None:
-    run = bare.generate([5, 151, 163], **SHORT, block_length=4, temperature=0.7, seed=3)
-    direct = generate(
-        bare.loaded.model, torch.tensor([[5, 151, 163]]), **SHORT, block_length=4, temperature=0.7, seed=3
-    )
+    arguments: dict[str, Any] = {**SHORT, "block_length": 4, "temperature": 0.7, "noise": "upstream", "seed": 3}
+    run = bare.generate([5, 151, 163], **arguments)
+    direct = generate(bare.loaded.model, torch.tensor([[5, 151, 163]]), **arguments)
     assert list(run.trajectories) == direct.trajectories
 
 
-def test_portable_noise_is_the_samplers_and_is_named(bare: ModelRunner) -> None:
+def test_portable_noise_is_the_default_and_named_and_is_the_samplers(bare: ModelRunner) -> None:
     arguments: dict[str, Any] = {**SHORT, "temperature": 0.7, "remasking": "random", "noise": "portable", "seed": 3}
     both = bare.generate([[5, 151, 163], [7, 8, 9]], **arguments)
     direct = [
@@ -77,6 +79,8 @@ def test_portable_noise_is_the_samplers_and_is_named(bare: ModelRunner) -> None:
     assert list(both.trajectories) == direct
     assert both.sampler is not None
     assert both.sampler.arguments["noise"] == "portable"
+    without = {name: value for name, value in arguments.items() if name != "noise"}
+    assert bare.generate([[5, 151, 163], [7, 8, 9]], **without) == both
     assert bare.generate([5, 151, 163], **{**arguments, "noise": "upstream"}).trajectories[0] != direct[0]
 
 
@@ -188,7 +192,7 @@ def test_what_is_no_prompt_is_refused(bare: ModelRunner, prompt: Any, says: str)
 def test_contradicting_arguments_are_refused(bare: ModelRunner) -> None:
     with pytest.raises(SamplerError, match="steps 3 cannot be divided by the 2 blocks"):
         bare.generate([1], gen_length=8, steps=3, block_length=4)
-    with pytest.raises(SamplerError, match="needs a seed"):
+    with pytest.raises(SamplerError, match="give seed= an integer"):
         bare.generate([1], **SHORT, seed=None)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="max_sequence_length is 256"):
         bare.generate([1], gen_length=256, steps=1)
@@ -202,3 +206,49 @@ def test_a_small_model_runs_on_one_thread_whatever_the_machine_has(bare: ModelRu
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def _watched(bare: ModelRunner, forward: Callable[[], object], **changes: Any) -> ModelRunner:
+    """Return `bare` with a model that calls `forward` at each forward pass."""
+
+    class Model:
+        config = bare.loaded.config
+        parameters = bare.loaded.model.parameters
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            forward()
+            return bare.loaded.model(*arguments, **keywords)
+
+    return replace(bare, loaded=replace(bare.loaded, model=Model()), **changes)  # type: ignore[arg-type]
+
+
+def test_a_switch_that_something_changes_during_the_run_is_an_error_naming_it(bare: ModelRunner) -> None:
+    changed = _watched(bare, lambda: torch.backends.cuda.enable_flash_sdp(True))
+    with pytest.raises(DeterminismError, match=r"attention_backend: requested math, in force flash.*changed since"):
+        changed.generate([1], **SHORT)
+
+
+def test_settings_that_building_a_model_left_behind_are_corrected_for_the_run(bare: ModelRunner) -> None:
+    seen = []
+    before = _attention()
+    try:
+        torch.backends.cuda.enable_math_sdp(False)
+        torch.backends.cuda.enable_flash_sdp(True)
+        _watched(bare, lambda: seen.append(_attention())).generate([1], **SHORT)
+        assert set(seen) == {(True, False)}
+        assert _attention() == (False, True)
+    finally:
+        torch.backends.cuda.enable_math_sdp(before[0])
+        torch.backends.cuda.enable_flash_sdp(before[1])
+
+
+def _attention() -> tuple[bool, bool]:
+    return torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_the_run_is_held_to_the_profile_asked_for(bare: ModelRunner) -> None:
+    seen = []
+    _watched(bare, lambda: seen.append(difftrace.status().profile), profile="cpu").generate([1], **SHORT)
+    assert set(seen) == {"cpu"}
+    with pytest.raises(DeterminismError, match="cuda is not for device 'cpu'"):
+        replace(bare, profile="cuda").generate([1], **SHORT)

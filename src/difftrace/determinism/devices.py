@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 import torch
 
 from difftrace.core.errors import DeterminismError
 from difftrace.determinism.profiles import CPU, CUDA, GENERIC, PORTABLE, PROFILES, ROCM
 
+# Test runners then show the caller's line, not ours.
+__tracebackhide__ = methodcaller("errisinstance", DeterminismError)
 
-def profile_of(device: torch.device | str | None) -> str:
-    """Return the profile for `device`; None is the accelerator that torch finds, else the CPU."""
-    kind = default_device_type() if device is None else torch.device(device).type
+
+def family_of(device: torch.device | str | None) -> str:
+    """Return the profile for the kind of `device`, without starting it; None is the accelerator that torch finds.
+
+    Raises DeterminismError for what names no device.
+    """
+    kind = default_device_type() if device is None else _device(device).type
     if kind == "cpu":
         return CPU
     if kind != "cuda":
         return GENERIC
-    if not torch.version.hip:
-        return CUDA
-    key = f"rocm-{architecture(torch.device(device or kind))}"
+    return ROCM if torch.version.hip else CUDA
+
+
+def profile_of(device: torch.device | str | None) -> str:
+    """Return the profile for `device`; None is the accelerator that torch finds, else the CPU.
+
+    An AMD device is started by this, because it has to be asked for its architecture. Raises DeterminismError for
+    what names no device.
+    """
+    family = family_of(device)
+    if family != ROCM:
+        return family
+    key = f"rocm-{architecture(_device(device or 'cuda'))}"
     return key if key in PROFILES else ROCM
 
 
@@ -49,6 +67,13 @@ def platform_key(device: torch.device) -> str:
     """
     kind = "rocm" if device.type == "cuda" and torch.version.hip else device.type
     return "-".join(filter(None, (kind, architecture(device))))
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeterminismError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def default_device_type() -> str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from operator import methodcaller
 from types import TracebackType
 from typing import Final, Literal
 
 import torch
 
 from difftrace.core.errors import DeterminismError, DeterminismWarning
-from difftrace.determinism.devices import profile_of, refuse_unfit
+from difftrace.determinism.devices import family_of, profile_of, refuse_unfit
 from difftrace.determinism.generators import seed_all
-from difftrace.determinism.profiles import AS_FOUND, Row, Value, rows
+from difftrace.determinism.profiles import AS_FOUND, Row, Value, early_rows, rows
 from difftrace.determinism.switch_states import SwitchState, states
 from difftrace.determinism.switches import ATTENTION_BACKENDS, SWITCHES, UnreadableError
-from difftrace.determinism.variables import note_taken, was_in_time
+from difftrace.determinism.variables import note_taken, put, was_in_time
+
+# Test runners then show the caller's line, not ours.
+__tracebackhide__ = methodcaller("errisinstance", DeterminismError)
 
 Level = Literal["strict", "warn"]
 LEVELS: Final = ("strict", "warn")
@@ -62,26 +66,30 @@ def enforce(
         raise DeterminismError(f"level must be strict or warn, not {level!r}")
     if attention is not None and attention not in ATTENTION_BACKENDS:
         raise DeterminismError(f"attention must be {', '.join(ATTENTION_BACKENDS)}, not {attention!r}")
-    name = profile or profile_of(device)
-    table = rows(name)
-    if device is not None:
-        refuse_unfit(name, device)
     asked: dict[str, Value] = {"threads": threads, "attention_backend": attention}
     if level == "warn":
         asked["deterministic_algorithms"] = "warn"
     overridden = {key: value for key, value in asked.items() if value is not None}
-    return Enforcement(seed, level, name, {row: overridden.get(row.name, row.value) for row in table})
+    with ExitStack() as undo:
+        # Which AMD device it is cannot be asked without starting it, which comes after its variables.
+        for row in early_rows(profile or family_of(device)):
+            _set_variable(row, undo)
+        name = profile or profile_of(device)
+        if device is not None:
+            refuse_unfit(name, device)
+        requested = {row: overridden.get(row.name, row.value) for row in rows(name)}
+        return Enforcement(seed, level, name, requested, undo.pop_all())
 
 
 class Enforcement:
     """What one call of `enforce` set, and the way back. A context manager."""
 
-    def __init__(self, seed: int, level: Level, profile: str, requested: Mapping[Row, Value]) -> None:
+    def __init__(self, seed: int, level: Level, profile: str, requested: Mapping[Row, Value], begun: ExitStack) -> None:
         self.seed = seed
         self.level = level
         self.profile = profile
         self._requested = dict(requested)
-        with ExitStack() as undo:
+        with begun as undo:
             seed_all(seed, undo)
             for row in self._requested:
                 if row.is_variable and row.value != AS_FOUND:
@@ -158,23 +166,25 @@ def _read(name: str) -> Value:
 
 def _set_variable(row: Row, undo: ExitStack) -> None:
     before = os.environ.get(row.name)
-    if row.when == "interpreter start" or (row.refuses and before is not None):
+    if row.when == "interpreter start":
         return
     of_device = row.when.endswith("the device")
     in_use = of_device and _device_in_use()
     if not row.accepts(before):
+        if row.refuses and before is not None:
+            return
         if in_use and row.when == "first use of the device" and not was_in_time(row.name, _text(row.value)):
             return
-        undo.callback(_put_back, row.name, before)
-        _put_back(row.name, _text(row.value))
+        undo.callback(put, row.name, before)
+        put(row.name, _text(row.value))
     if of_device and not in_use:
-        undo.callback(_note_if_used, row.name, os.environ.get(row.name))
+        undo.callback(_take_back_unless_used, note_taken(row.name, os.environ.get(row.name)))
 
 
-def _note_if_used(name: str, value: str | None) -> None:
-    # The device was started while the variable was set, so that it is what the libraries have seen.
-    if _device_in_use():
-        note_taken(name, value)
+def _take_back_unless_used(take_back: Callable[[], None]) -> None:
+    # A device that was started meanwhile has seen the variable, and will not look again.
+    if not _device_in_use():
+        take_back()
 
 
 def _device_in_use() -> bool:
@@ -183,13 +193,6 @@ def _device_in_use() -> bool:
 
 def _text(value: Value) -> str | None:
     return None if value is None else str(value)
-
-
-def _put_back(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def _late(state: SwitchState) -> str:

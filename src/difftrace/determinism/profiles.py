@@ -8,9 +8,13 @@ from __future__ import annotations
 import platform
 import re
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Final, Literal
 
 from difftrace.core.errors import DeterminismError
+
+# Test runners then show the caller's line, not ours.
+__tracebackhide__ = methodcaller("errisinstance", DeterminismError)
 
 Value = str | int | bool | None
 

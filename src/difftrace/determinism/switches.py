@@ -154,7 +154,9 @@ def _compiler() -> Value:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     if dynamo is None:
         return "off" if os.environ.get(_COMPILER_VARIABLE) == "1" else "on"
-    return "off" if dynamo._stance.stance == "force_eager" else "on"
+    # Loaded while the variable was set, it has taken it over.
+    disabled = getattr(sys.modules.get("torch._dynamo.config"), "disable", False)
+    return "off" if disabled or dynamo._stance.stance == "force_eager" else "on"
 
 
 def _turn_compiler_off(_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,9 +11,27 @@ from pathlib import Path
 _TAKEN: dict[str, str | None] = {}
 
 
-def note_taken(name: str, value: str | None) -> None:
-    """Note that variable `name` was `value` in time, so that it is in force until the process ends."""
+def put(name: str, value: str | None) -> None:
+    """Set variable `name` to `value`, None to unset it."""
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def note_taken(name: str, value: str | None) -> Callable[[], None]:
+    """Note that variable `name` was `value` in time, so that it is in force until the process ends.
+
+    Returns what takes the note back, for where nothing has read the variable after all.
+    """
+    before = {name: _TAKEN[name]} if name in _TAKEN else {}
     _TAKEN[name] = value
+
+    def take_back() -> None:
+        _TAKEN.pop(name, None)
+        _TAKEN.update(before)
+
+    return take_back
 
 
 def was_in_time(name: str, value: str | None) -> bool | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from difftrace.core.errors import SamplerError
+from difftrace.core.errors import DeterminismError, SamplerError
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.enforcement import enforce
@@ -22,7 +22,7 @@ from difftrace.sampling import SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", SamplerError)
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
@@ -34,9 +34,13 @@ _THREADS_PAY_FROM = 20_000_000
 
 @dataclass(frozen=True)
 class ModelRunner:
-    """Runs `loaded` and says, with every run, what ran, where, and what came out."""
+    """Runs `loaded` and says, with every run, what ran, where, and what came out.
+
+    `profile` is the determinism profile, None for the one of the model's device.
+    """
 
     loaded: LoadedModel
+    profile: str | None = None
 
     def generate(
         self,
@@ -51,13 +55,14 @@ class ModelRunner:
         logits_eos_inf: bool = False,
         confidence_eos_eot_inf: bool = False,
         tie_break: str = "stable",
-        noise: str = "upstream",
+        noise: str = "portable",
         seed: int = 0,
     ) -> Run:
         """Denoise `prompt`: a text, token ids, or a list of either for a batch (left-padded, with a mask).
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
-        SamplerError for a prompt or arguments the model cannot run.
+        SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
+        enforced or something changed one of its switches during the run.
         """
         arguments = SamplerArguments(
             steps=steps,
@@ -76,8 +81,10 @@ class ModelRunner:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
         loaded = self.loaded
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
-        with enforce(seed, threads=threads_that_pay(loaded.model)):
+        threads = threads_that_pay(loaded.model)
+        with enforce(seed, profile=self.profile, device=loaded.device, threads=threads) as held:
             generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
+            held.check()
             environment = fingerprint(loaded.device, loaded.dtype)
         trajectories = tuple(generation.trajectories)
         texts = prompts = None
