@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +154,12 @@ def test_remote_code_in_a_folder_is_never_run(folder: Path, tmp_path: Path) -> N
         (folder / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit('remote code ran')\n")
     load_model(folder, device="cpu")
     assert not (tmp_path / "ran").exists()
+
+
+def test_loading_does_not_load_torchs_compiler() -> None:
+    program = (
+        "import sys; from difftrace.models import load_model; from difftrace.models.reference import reference_model_path;"
+        "load_model(reference_model_path(), device='cpu'); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -22,6 +22,24 @@ class ModelOutput(NamedTuple):
     logits: Tensor
 
 
+class Linear(nn.Linear):
+    """A linear layer that starts without values on the meta device, where torch would load its compiler to draw them."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, where there is memory for them."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Embedding(nn.Embedding):
+    """An embedding that starts without values on the meta device, for the same reason."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, where there is memory for them."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last axis: computed in fp32, cast back, then scaled by the weight."""
 
@@ -80,13 +98,13 @@ class Block(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.attn_norm = RMSNorm(width, config.rms_norm_eps)
         self.ff_norm = RMSNorm(width, config.rms_norm_eps)
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, kv_width, bias=False)
-        self.v_proj = nn.Linear(width, kv_width, bias=False)
-        self.attn_out = nn.Linear(width, width, bias=False)
-        self.ff_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.ff_out = nn.Linear(hidden, width, bias=False)
+        self.q_proj = Linear(width, width, bias=False)
+        self.k_proj = Linear(width, kv_width, bias=False)
+        self.v_proj = Linear(width, kv_width, bias=False)
+        self.attn_out = Linear(width, width, bias=False)
+        self.ff_proj = Linear(width, hidden, bias=False)
+        self.up_proj = Linear(width, hidden, bias=False)
+        self.ff_out = Linear(hidden, width, bias=False)
 
     def _heads(self, x: Tensor, count: int) -> Tensor:
         return x.view(x.shape[0], x.shape[1], count, self.head_dim).transpose(1, 2)
@@ -113,10 +131,10 @@ class Transformer(nn.Module):
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__()
         self.rotary = Rotary(config)
-        self.wte = nn.Embedding(config.embedding_size, config.d_model)
+        self.wte = Embedding(config.embedding_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_f = RMSNorm(config.d_model, config.rms_norm_eps)
-        self.ff_out = nn.Linear(config.d_model, config.embedding_size, bias=False)
+        self.ff_out = Linear(config.d_model, config.embedding_size, bias=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map ids [B, L] to logits [B, L, embedding_size]."""
