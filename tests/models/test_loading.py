@@ -158,8 +158,8 @@ def test_remote_code_in_a_folder_is_never_run(folder: Path, tmp_path: Path) -> N
 
 def test_loading_does_not_load_torchs_compiler() -> None:
     program = (
-        "import sys; from difftrace.models import load_model; from difftrace.models.reference import reference_model_path;"
-        "load_model(reference_model_path(), device='cpu'); print('torch._dynamo' in sys.modules)"
+        "import sys; from difftrace.models import load_model, reference; "
+        "load_model(reference.reference_model_path(), device='cpu'); print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

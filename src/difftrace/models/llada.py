@@ -23,7 +23,7 @@ class ModelOutput(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """A linear layer that starts without values on the meta device, where torch would load its compiler to draw them."""
+    """A linear layer without values on the meta device, where torch would load its compiler in order to draw them."""
 
     def reset_parameters(self) -> None:
         """Draw the weights, where there is memory for them."""
@@ -32,7 +32,7 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """An embedding that starts without values on the meta device, for the same reason."""
+    """An embedding without values on the meta device, for the same reason."""
 
     def reset_parameters(self) -> None:
         """Draw the weights, where there is memory for them."""
