@@ -11,7 +11,11 @@ from difftrace import __version__
 from difftrace.core.errors import DiffTraceError
 from difftrace.core.text import printable
 
-_COMMANDS = {"validate": "difftrace.cli.validate"}
+_COMMANDS = {
+    "bisect": "difftrace.cli.bisect",
+    "layers": "difftrace.cli.layers",
+    "validate": "difftrace.cli.validate",
+}
 
 # 0 same or valid, 1 diverged or invalid, 2 could not run.
 COULD_NOT_RUN = 2

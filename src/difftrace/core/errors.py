@@ -35,6 +35,10 @@ class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
 
 
+class BisectionError(DiffTraceError):
+    """A bisection cannot be run on what it was given, or not compared with what it was to be."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 

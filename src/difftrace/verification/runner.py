@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from difftrace.core.errors import SamplerError
 from difftrace.core.run import Run
@@ -76,7 +76,7 @@ class ModelRunner:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
         loaded = self.loaded
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
-        with enforce(seed, threads=self._threads()):
+        with enforce(seed, threads=threads_that_pay(loaded.model)):
             generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
             environment = fingerprint(loaded.device, loaded.dtype)
         trajectories = tuple(generation.trajectories)
@@ -94,17 +94,19 @@ class ModelRunner:
             pieces=_pieces(loaded.tokenizer, trajectories),
         )
 
-    def _threads(self) -> int | None:
-        """Return 1 for a model too small for threads to pay, which makes its runs alike on any number of cores."""
-        size = sum(parameter.numel() for parameter in self.loaded.model.parameters())
-        return 1 if size < _THREADS_PAY_FROM else None
-
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
             return list(prompt)
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
+
+
+def threads_that_pay(model: nn.Module) -> int | None:
+    """Return 1 for a model too small for threads to pay, which makes its runs alike on any number of cores; else
+    None."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return 1 if size < _THREADS_PAY_FROM else None
 
 
 def _rows(prompt: Prompt) -> list[str | Sequence[int]]:
