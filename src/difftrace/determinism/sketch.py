@@ -15,18 +15,18 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from difftrace.core.module_trace import SKETCH_BUCKETS
 
-# Signs are a product: of those of the place within a period, and one for each period and bucket.
-_ROWS: Final = 120
-_PERIOD: Final = _ROWS * SKETCH_BUCKETS
-_STREAM: Final = 1024  # periods whose signs come from one stream
+# Rows of one element for each bucket. Every element of so many rows has a sign of its own; what follows has the same
+# signs again, times one for each bucket and repetition.
+_ROWS: Final = 1 << 16
 
-# Periods widened to float64 at a time, divisors of a stream: on a CPU what stays in the core's own cache, on an
+# Rows widened to float64 at a time, divisors of the above: on a CPU what stays in the core's own cache, on an
 # accelerator what keeps it busy.
-_CPU_STEP: Final = 4
-_ACCELERATOR_STEP: Final = 1024
+_CPU_STEP: Final = 1 << 9
+_ACCELERATOR_STEP: Final = 1 << 16
 
 
 def sketch(tensor: Tensor) -> Tensor:
@@ -37,28 +37,26 @@ def sketch(tensor: Tensor) -> Tensor:
     """
     with torch.no_grad():
         values = tensor.detach().reshape(-1)
-        device = values.device
-        step = _CPU_STEP if device.type == "cpu" else _ACCELERATOR_STEP
-        places = _signs(0, _ROWS, device)
-        found = torch.zeros(SKETCH_BUCKETS + 2, dtype=torch.float64, device=device)
-        for index, part in enumerate(torch.split(values, step * _PERIOD)):
+        step = _CPU_STEP if values.device.type == "cpu" else _ACCELERATOR_STEP
+        signs = _signs(0, _ROWS, values.device)
+        found = torch.zeros(SKETCH_BUCKETS + 2, dtype=torch.float64, device=values.device)
+        for index, part in enumerate(torch.split(values, step * SKETCH_BUCKETS)):
             wide = part.to(torch.float64)
             clean = wide.nan_to_num(0.0, 0.0, 0.0)
             found[-2] += clean.dot(clean)
             found[-1] += (~wide.isfinite()).sum()
-            periods = -(-len(part) // _PERIOD)
-            filled = torch.nn.functional.pad(clean, (0, periods * _PERIOD - len(part)))
-            rows = (filled.view(periods, _ROWS, SKETCH_BUCKETS) * places).sum(1)
-            first = index * step % _STREAM
-            stream = _signs(1 + index * step // _STREAM, _STREAM, device)
-            found[:-2] += (rows * stream[first : first + periods]).sum(0)
+            rows = -(-len(part) // SKETCH_BUCKETS)
+            filled = functional.pad(clean, (0, rows * SKETCH_BUCKETS - len(part))).view(rows, SKETCH_BUCKETS)
+            repetition, first = divmod(index * step, _ROWS)
+            flips = _signs(1 + repetition, 1, values.device)[0]
+            found[:-2] += (filled * signs[first : first + rows]).sum(0) * flips
         return found
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _signs(stream: int, rows: int, device: torch.device) -> Tensor:
-    """Return pseudo-random signs, float64 [rows, 67], the same on every machine: another set for each stream."""
+    """Return pseudo-random signs, int8 [rows, 67], the same on every machine: others for each stream."""
     count = rows * SKETCH_BUCKETS
     words = np.random.Philox(key=stream).random_raw(-(-count // 64))
     bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=count)
-    return torch.from_numpy(bits * 2.0 - 1.0).reshape(rows, SKETCH_BUCKETS).to(device)
+    return torch.from_numpy(2 * bits.view(np.int8) - 1).reshape(rows, SKETCH_BUCKETS).to(device)
