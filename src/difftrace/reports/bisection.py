@@ -102,7 +102,7 @@ def _other_environment(found: Bisection, against: Against, finding: ModuleFindin
     weights, largest = found.changed_weights, found.largest_gain
     if weights:
         lines += _wrapped(f"weights differ, which no environment explains: {_listed([w.name for w in weights])}")
-        lines += [f"  {line}" for line in _digests(weights, ("golden", "here"))]
+        lines += [f"  {line}" for line in _digests(weights, ("golden", "here"), "")]
     elif largest is not None:
         lines += _wrapped(f"the error grows most in {_part(largest)}: {largest.gain:.1f}-fold")
     else:
@@ -134,7 +134,7 @@ def _evidence(finding: ModuleFinding, labels: tuple[str, str]) -> list[str]:
     """Return the indented lines below a finding's headline."""
     lines = [_reason(finding)]
     differing = [pair for pair in finding.state if pair.equal is False]
-    lines += [f"  {line}" for line in _digests(differing, labels)]
+    lines += [f"  {line}" for line in _digests(differing, labels, finding.module)]
     if finding.error_after:
         end = finding.error_at_output
         at_end = "nothing" if end == 0.0 else _error(end)
@@ -159,7 +159,7 @@ def _reason(finding: ModuleFinding) -> str:
     if finding.kind == "parameters":
         return "everything before it agrees, but its parameters differ:"
     unknown = any(pair.equal is None for pair in finding.state)
-    known = [f"{printable(pair.name.rpartition('.')[2])} {_short(pair.observed)}" for pair in finding.state]
+    known = [f"{printable(_within(pair.name, finding.module))} {_short(pair.observed)}" for pair in finding.state]
     if not finding.state:
         parameters = "it has no parameters of its own"
     elif unknown:
@@ -185,13 +185,18 @@ def _place(module: str, class_name: str, ordinal: int, after: Point | None, befo
         name += f", call {ordinal + 1} of it"
     if after is None or before is None:
         return name
-    return f"{name} itself, between {_point(after, module)} and {_point(before, module)}"
+    return f"{name} itself,\nbetween {_point(after, module)} and {_point(before, module)}"
 
 
 def _point(point: Point, around: str) -> str:
     if point.module == around:
         return f"its {point.moment}"
-    return f"{printable(point.module.removeprefix(f'{around}.')) or 'the model'}'s {point.moment}"
+    return f"{printable(_within(point.module, around)) or 'the model'}'s {point.moment}"
+
+
+def _within(name: str, around: str) -> str:
+    """Return a dotted name as seen from the module `around`."""
+    return name.removeprefix(f"{around}.")
 
 
 def _decisions(found: Bisection) -> list[str]:
@@ -251,9 +256,11 @@ def _model(origin: TraceOrigin) -> str:
     return printable(f"{name}, {environment.get('dtype')} on {environment.get('platform_key')}")
 
 
-def _digests(pairs: Sequence[StatePair], labels: tuple[str, str]) -> list[str]:
+def _digests(pairs: Sequence[StatePair], labels: tuple[str, str], around: str) -> list[str]:
+    """Return a line for each of the first pairs, by their names within the module `around`."""
     lines = [
-        f"{printable(pair.name)}: {labels[0]} {_short(pair.golden)}, {labels[1]} {_short(pair.observed)}"
+        f"{printable(_within(pair.name, around))}: {labels[0]} {_short(pair.golden)}, {labels[1]}"
+        f" {_short(pair.observed)}"
         for pair in pairs[:_MOST_STATE]
     ]
     return [*lines, f"and {len(pairs) - _MOST_STATE} more"] if len(pairs) > _MOST_STATE else lines
@@ -277,11 +284,16 @@ def _item(label: str, text: str) -> list[str]:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    return wrap(
-        text,
-        COLUMNS,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    """Return lines of at most `COLUMNS`, all but the first indented once more; a line feed begins another."""
+    lines: list[str] = []
+    for part in text.split("\n"):
+        deeper = f"{indent}  "
+        lines += wrap(
+            part,
+            COLUMNS,
+            initial_indent=deeper if lines else indent,
+            subsequent_indent=deeper,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
