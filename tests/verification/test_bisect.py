@@ -155,6 +155,8 @@ def test_noise_in_one_layer_is_run_to_run_there(live: LoadedModel, baseline: Bas
         found = bisect(live, baseline, golden=golden)
         with pytest.raises(BisectionError, match=rf"does not repeat itself .*RUN_TO_RUN, first in {name}, Linear"):
             golden_layers(live, baseline, STEP)
+        with pytest.raises(BisectionError, match="model reference does not repeat itself"):
+            bisect_models(lambda: load_model(reference_model_path(), device="cpu"), lambda: live, baseline, step=0)
     assert (found.verdict, found.differs) == ("run-to-run", True)
     assert (repeat(found).kind, repeat(found).module) == ("module", name)
     assert not found.draws_random_numbers
@@ -184,6 +186,27 @@ def test_without_a_golden_side_the_first_divergent_step_is_looked_at(live: Loade
     assert (found.step_choice, found.decisions) == ("first divergent", "diverge")
     assert found.origin.step == found.divergence.step
     assert (found.verdict, found.differs, found.against) == ("repeatable", True, None)
+
+
+def test_of_one_sequence_it_is_the_first_step_at_which_that_one_diverges(
+    live: LoadedModel, reference_model: LoadedModel
+) -> None:
+    run = ModelRunner(reference_model).generate(["1 + 2 = ", "12 + 30 = "], gen_length=8, steps=8)
+    batch = run.to_baseline(None)
+    # The model is spoilt for canvases that hold padding at their start, which the second does not.
+    pad = int(batch.sequences[0].trajectory.initial[0])
+
+    def spoil(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        padded = (args[0][:, :1] == pad).unsqueeze(-1)
+        return out + 30.0 * padded * torch.sin(torch.arange(out[0].numel()).view(out[0].shape) ** 2.0)
+
+    with live.model.model.transformer.wte.register_forward_hook(spoil):
+        first, second = bisect(live, batch, sequence=0), bisect(live, batch, sequence=1)
+        whole = bisect(live, batch)
+    assert first.divergence is not None
+    assert first.divergence == whole.divergence
+    assert (first.divergence.sequence, first.origin.sequence) == (0, 0)
+    assert (second.decisions, second.step_choice) == ("agree", "none diverges")
 
 
 def test_without_a_divergent_step_it_is_the_first_step_and_nothing_differs(
@@ -265,6 +288,15 @@ def test_two_models_are_compared_one_after_the_other(
     assert (against(found).kind, against(found).module) == ("parameters", f"{TRANSFORMER}.ff_out")
     assert found.against is not None
     assert (found.against.file, found.origin.step, found.step_choice) == (None, 3, "given")
+
+
+def test_a_model_that_does_not_repeat_itself_is_compared_with_no_other(live: LoadedModel, baseline: Baseline) -> None:
+    def load_golden() -> LoadedModel:
+        raise AssertionError("not needed")
+
+    with patched("silu", functional.dropout):
+        found = bisect_models(lambda: live, load_golden, baseline, step=0)
+    assert (found.verdict, found.against) == ("run-to-run", None)
 
 
 def test_a_sampler_that_changed_leaves_the_model_without_difference(

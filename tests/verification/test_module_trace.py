@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -348,3 +350,17 @@ def test_the_published_names_are_those_of_the_trace(reference_model: LoadedModel
     assert names[:4] == ["", "model.transformer", "model.transformer.wte", "model.transformer.blocks.0"]
     assert names[-2:] == ["model.transformer.ln_f", "model.transformer.ff_out"]
     assert trace.unseen == ()
+
+
+def test_what_was_compiled_is_seen_as_it_is_written() -> None:
+    # In a process of its own: the compiler, once imported, stays.
+    program = (
+        "import torch\n"
+        "from torch import nn\n"
+        "from difftrace.verification.module_trace import trace_modules\n"
+        "model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))\n"
+        "trace = trace_modules(torch.compile(model, backend='eager'), torch.ones(1, 2))\n"
+        "print([trace.module_of(index).name for index in range(len(trace.calls))])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "['', '_orig_mod', '_orig_mod.0', '_orig_mod.1']\n", done.stderr

@@ -44,7 +44,7 @@ def sketch(tensor: Tensor) -> Tensor:
             wide = part.to(torch.float64)
             clean = wide.nan_to_num(0.0, 0.0, 0.0)
             found[-2] += clean.dot(clean)
-            found[-1] += (~wide.isfinite()).sum()
+            found[-1] += wide.ne(clean).sum()
             rows = -(-len(part) // SKETCH_BUCKETS)
             filled = functional.pad(clean, (0, rows * SKETCH_BUCKETS - len(part))).view(rows, SKETCH_BUCKETS)
             repetition, first = divmod(index * step, _ROWS)

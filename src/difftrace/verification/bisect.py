@@ -51,14 +51,7 @@ def golden_layers(loaded: LoadedModel, baseline: Baseline, step: int, sequence: 
         raise BisectionError(
             f"model {loaded.name} is not the one that the baseline was recorded with: other {' and '.join(changed)}"
         )
-    origin, first, second = _trace_twice(loaded, baseline, step, sequence)
-    unstable = _repeat(first, second)
-    if unstable is not None:
-        raise BisectionError(
-            f"the model does not repeat itself on this canvas (RUN_TO_RUN, first in {unstable.module or 'the model'},"
-            f" {unstable.class_name}), so its trace is nothing to compare with; see `difftrace bisect`"
-        )
-    return GoldenLayers(origin, first)
+    return _repeatable_trace(loaded, baseline, step, sequence)
 
 
 def bisect(
@@ -81,18 +74,18 @@ def bisect(
             `golden` was made from something else.
     """
     if golden is None:
-        choice = _choose(loaded, baseline, step)
+        choice = _choose(loaded, baseline, step, sequence)
     else:
         _check_origin(golden.origin, baseline, step, sequence)
         choice, sequence = _Choice(golden.origin.step, "of the golden trace"), golden.origin.sequence
     origin, first, second = _trace_twice(loaded, baseline, choice.step, sequence)
     against = None if golden is None else _compare(file, golden, first)
     found = _bisection(baseline, choice, origin, (first, second), against)
-    if golden is None or found.differs:
+    if found.verdict != "no difference":
         return found
     # The canvas of another step may show what this one does not.
     with suppress(BisectionError):
-        divergence = compare_sequences([r.trajectory for r in baseline.sequences], run_again(loaded, baseline))
+        divergence = _divergence(loaded, baseline, sequence)
         return replace(found, decisions="diverge" if divergence else "agree", divergence=divergence)
     return found
 
@@ -107,25 +100,37 @@ def bisect_models(
 ) -> Bisection:
     """Like `bisect`, compared with another model here, say the trusted checkpoint or another dtype.
 
-    The models are loaded one after the other, so that there need be memory for one only.
+    The models are loaded one after the other, so that there need be memory for one only. The golden one is not asked
+    if the other does not repeat itself; if only the golden one does not, that is a BisectionError.
     """
     loaded = load_observed()
-    choice = _choose(loaded, baseline, step)
+    choice = _choose(loaded, baseline, step, sequence)
     origin, first, second = _trace_twice(loaded, baseline, choice.step, sequence)
     del loaded
-    other = load_golden()
-    golden_origin, golden, _ = _trace_twice(other, baseline, choice.step, sequence)
-    against = _compare(None, GoldenLayers(golden_origin, golden), first)
-    return _bisection(baseline, choice, origin, (first, second), against)
+    found = _bisection(baseline, choice, origin, (first, second), None)
+    if found.repeat is not None:
+        return found
+    golden = _repeatable_trace(load_golden(), baseline, choice.step, sequence)
+    return replace(found, against=_compare(None, golden, first))
 
 
-def _choose(loaded: LoadedModel, baseline: Baseline, step: int | None) -> _Choice:
+def _choose(loaded: LoadedModel, baseline: Baseline, step: int | None, sequence: int | None) -> _Choice:
     if step is not None:
         return _Choice(step, "given")
-    divergence = compare_sequences([r.trajectory for r in baseline.sequences], run_again(loaded, baseline))
+    divergence = _divergence(loaded, baseline, sequence)
     if divergence is None:
         return _Choice(0, "none diverges", "agree")
     return _Choice(divergence.step or 0, "first divergent", "diverge", divergence)
+
+
+def _divergence(loaded: LoadedModel, baseline: Baseline, sequence: int | None) -> Divergence | None:
+    """Return where the model's own run leaves the baseline, in one sequence or in any."""
+    golden, observed = [record.trajectory for record in baseline.sequences], run_again(loaded, baseline)
+    if sequence is None:
+        return compare_sequences(golden, observed)
+    one = slice(sequence, sequence + 1)
+    found = compare_sequences(golden[one], observed[one])
+    return None if found is None else replace(found, sequence=sequence)
 
 
 def _changed_identity(baseline: Baseline, model: ModelIdentity | None) -> tuple[str, ...]:
@@ -146,6 +151,19 @@ def _check_origin(origin: TraceOrigin, baseline: Baseline, step: int | None, seq
         if asked is not None and asked != there:
             of = "all sequences" if there is None else f"{name} {there}"
             raise BisectionError(f"the golden trace is of {of}, not of {name} {asked}; drop --{name}")
+
+
+def _repeatable_trace(loaded: LoadedModel, baseline: Baseline, step: int, sequence: int | None) -> GoldenLayers:
+    """Return the trace of a model that has to repeat itself, for others to be compared with."""
+    origin, first, second = _trace_twice(loaded, baseline, step, sequence)
+    unstable = _repeat(first, second)
+    if unstable is not None:
+        raise BisectionError(
+            f"model {loaded.name} does not repeat itself on this canvas (RUN_TO_RUN, first in"
+            f" {unstable.module or 'the model'}, {unstable.class_name}), so its trace is nothing to compare with; see"
+            " `difftrace bisect`"
+        )
+    return GoldenLayers(origin, first)
 
 
 def _trace_twice(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,14 +29,14 @@ def trace_modules(model: nn.Module, *args: Any, **kwargs: Any) -> ModuleTrace:
     are taken on the devices where the tensors lie and copied to the host once, at the end.
 
     A module whose `forward` is called directly, or whose parameters are used by others, is not seen: what it computes
-    counts as a part of the module around it (`ModuleTrace.unseen`). The model is as before afterwards, also when it
-    raises.
+    counts as a part of the module around it (`ModuleTrace.unseen`). What was compiled is run as it is written, because
+    compiled code need not call modules one by one. The model is as before afterwards, also when it raises.
     """
     names = _names(model)
     recorder = _Recorder({module: index for index, module in enumerate(names)})
     state = [_state(module) for module in names]
     before = _generator_states(model)
-    with torch.no_grad(), ExitStack() as hooks:
+    with torch.no_grad(), _eagerly(), ExitStack() as hooks:
         for module in names:
             hooks.callback(module.register_forward_pre_hook(recorder.enter, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(recorder.leave, always_call=True).remove)
@@ -64,6 +65,11 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from tensors_in(getattr(value, field.name))
+
+
+def _eagerly() -> AbstractContextManager[object]:
+    # Whoever compiled something has imported the compiler; nobody else should wait for it.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class _Recorder:
