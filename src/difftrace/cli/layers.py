@@ -25,8 +25,8 @@ def command(baseline: Path, step: int, sequence: int | None, output: Path, choic
     """Write what every module is given and returns on BASELINE's canvas at a step.
 
     To be run where the baseline was recorded; `difftrace bisect --against` then finds the first module that differs
-    elsewhere. The file holds digests and sketches, no weights and no activations: about a megabyte for a model of 8
-    billion parameters.
+    elsewhere. The file holds digests and sketches, no weights and no activations: 0.6 MB for a model of 32 layers,
+    however wide.
 
     \b
     Examples:
