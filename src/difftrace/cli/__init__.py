@@ -12,7 +12,9 @@ from difftrace.core.errors import DiffTraceError
 from difftrace.core.text import printable
 
 _COMMANDS = {
+    "bisect": "difftrace.cli.bisect",
     "doctor": "difftrace.cli.doctor",
+    "layers": "difftrace.cli.layers",
     "scan": "difftrace.cli.scan",
     "validate": "difftrace.cli.validate",
 }

@@ -39,6 +39,10 @@ class ProbeError(DiffTraceError):
     """A probe could not be run; whatever it was to find stays unknown."""
 
 
+class BisectionError(DiffTraceError):
+    """A bisection cannot be run on what it was given, or not compared with what it was to be."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 

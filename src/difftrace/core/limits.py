@@ -25,3 +25,6 @@ MAX_BASELINE_BYTES: Final = 16 << 20
 
 MAX_BASELINE_NUMBERS: Final = 1 << 23
 """Most prompt tokens, canvas positions and events of all sequences of a baseline together."""
+
+MAX_LAYERS_BYTES: Final = 64 << 20
+"""Largest layers file, in bytes; that of a model of LLaDA-8B's 32 layers takes 0.6 MB."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +56,14 @@ def checkpoint_digest(model: nn.Module, /, **state: object) -> str:
     if not state:
         return digest(model)
     return digest([model, {name: _state_of(value) for name, value in state.items()}])
+
+
+def digest_of_sums(dtype: torch.dtype, shape: Sequence[int], sums: npt.NDArray[np.int64]) -> str:
+    """Return what `digest` gives for a tensor of that dtype and shape from its `block_sums`, [blocks, 4].
+
+    For those who take the sums of many tensors and bring them to the host at once.
+    """
+    return f"sha256:{_tensor_hash(dtype, shape, sums).hex()}"
 
 
 def _state_of(value: object) -> object:
@@ -109,19 +119,22 @@ def _scalar(value: object, where: str) -> tuple[str, object, bytes]:
 
 
 def _tensor(tensor: Tensor, where: str, seen: _Seen) -> bytes:
-    problem = _without_content(tensor)
+    problem = without_content(tensor)
     if problem:
         raise DigestError(f"{_at(where)}a tensor {problem}")
     memory = (tensor.device, tensor.data_ptr(), tensor.stride(), tensor.is_conj(), tensor.is_neg())
-    description = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape))
     key = (*memory, tensor.dtype, tensor.shape)
     if key not in seen:
-        sums = block_sums(tensor).cpu().numpy().astype("<i8", copy=False)
-        seen[key] = _hash("tensor", description, sums.tobytes())
+        seen[key] = _tensor_hash(tensor.dtype, tensor.shape, block_sums(tensor).cpu().numpy())
     return seen[key]
 
 
-def _without_content(tensor: Tensor) -> str | None:
+def _tensor_hash(dtype: torch.dtype, shape: Sequence[int], sums: npt.NDArray[np.int64]) -> bytes:
+    description = (str(dtype).removeprefix("torch."), list(shape))
+    return _hash("tensor", description, sums.astype("<i8", copy=False).tobytes())
+
+
+def without_content(tensor: Tensor) -> str | None:
     """Return what keeps a tensor from having dense content of its own and what to do, or None."""
     if nn.parameter.is_lazy(tensor):
         return "is not initialised yet; run the module once before"

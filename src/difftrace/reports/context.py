@@ -20,10 +20,16 @@ def other_differences(golden: Baseline, observed: Baseline) -> list[str]:
     Those of the environments come last, the best suspects first. A side that was recorded without model, sampler or
     environment is not compared in that.
     """
-    lines = [
-        f"{clip(printable(name), 36)}: {_value(before)} → {_value(after)}"
-        for name, before, after in _differences(golden, observed)
-    ]
+    return _lines(_differences(golden, observed))
+
+
+def environment_differences(golden: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
+    """Return at most seven lines `environment.torch: 2.6.0 → 2.13.0`; none if nothing differs."""
+    return _lines(_fields("environment", golden, observed))
+
+
+def _lines(differences: Iterator[tuple[str, Any, Any]]) -> list[str]:
+    lines = [f"{clip(printable(name), 36)}: {_value(before)} → {_value(after)}" for name, before, after in differences]
     if len(lines) > _MOST_LINES:
         return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
     return lines

@@ -1,0 +1,299 @@
+"""A bisection as text: what was run, which module it points at, and what to do where it cannot tell.
+
+Lines are at most 100 columns wide, unless a name or a command does not fit, which must stay whole to be of use. Every
+text from a model or a file is made printable first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from shlex import quote
+from textwrap import wrap
+from typing import Final
+
+from difftrace.core.bisection import Against, Bisection
+from difftrace.core.error_gain import ErrorGain
+from difftrace.core.module_difference import ModuleFinding, Point, StatePair
+from difftrace.core.module_trace import GoldenLayers, TraceOrigin
+from difftrace.core.recording import Baseline
+from difftrace.core.text import printable
+from difftrace.reports.context import environment_differences
+
+COLUMNS: Final = 100
+
+_MOST_STATE: Final = 4
+_MOST_NAMES: Final = 3
+_DIGEST: Final = len("sha256:") + 12
+
+
+def bisection_lines(found: Bisection, baseline: str) -> list[str]:
+    """Return what `difftrace bisect` prints; `baseline` is the path of the baseline's file."""
+    origin = found.origin
+    lines = [
+        f"difftrace bisect: {printable(baseline)}",
+        *_item("canvas", f"before step {origin.step} of 0..{found.num_steps - 1}{_sequence(origin)}, {_why(found)}"),
+        *_item("model", f"{_model(origin)}: {found.modules} modules, {found.calls} calls, run twice"),
+    ]
+    if found.against is not None:
+        same = "the same environment" if found.same_environment else "another environment"
+        file = "" if found.against.file is None else f"{printable(found.against.file)}: "
+        lines += _item("golden", f"{file}{_model(found.against.origin)}, {same}")
+    return [*lines, "", *finding_lines(found), *_advice(found, baseline)]
+
+
+def finding_lines(found: Bisection) -> list[str]:
+    """Return the result alone, to be put below another report: a headline and what speaks for it."""
+    match found.verdict:
+        case "run-to-run":
+            assert found.repeat is not None
+            lines = _run_to_run(found.repeat, found.against)
+        case "repeatable":
+            lines = ["every module repeats itself bit for bit; there is no golden side to compare with"]
+        case "no difference":
+            lines = ["no difference: on this canvas every module computes what it does in the golden run"]
+        case "difference":
+            assert found.against is not None
+            lines = _difference(found, found.against)
+    if found.changed_identity:
+        changed = " and ".join(found.changed_identity)
+        lines += _wrapped(f"as it is stored, the model has other {changed} than the one that was recorded")
+    lines += _decisions(found)
+    if found.draws_random_numbers:
+        lines.append("the model draws random numbers while it runs: is a dropout left on?")
+    if found.unseen:
+        lines += _wrapped(
+            f"not called as modules: {_listed(found.unseen)}; what they compute counts to the module around them"
+        )
+    return lines
+
+
+def layers_lines(layers: GoldenLayers, baseline: Baseline, baseline_name: str, output: str) -> list[str]:
+    """Return what `difftrace layers` prints."""
+    trace, origin = layers.trace, layers.origin
+    calls = f"{len(trace.modules)} modules, {len(trace.calls)} calls before step {origin.step}{_sequence(origin)}"
+    lines = _wrapped(f"{printable(output)}: {calls}, {_model(origin)}")
+    recorded = {name: value for name, value in baseline.environment.items() if name in origin.environment}
+    others = environment_differences(recorded, {name: origin.environment[name] for name in recorded})
+    if others:
+        lines += ["not where the baseline was recorded (there → here):", *(f"  {line}" for line in others)]
+    return [*lines, f"compare with it: difftrace bisect {quote(baseline_name)} --against {quote(output)}"]
+
+
+def _run_to_run(repeat: ModuleFinding, against: Against | None) -> list[str]:
+    lines = ["RUN_TO_RUN: the same canvas twice gives different results"]
+    lines += _wrapped(f"first in {_where(repeat)}", "  ")
+    lines += _evidence(repeat, ("first run", "second run"))
+    if against is not None and against.finding is not None:
+        lines += _wrapped(f"from the golden run it first differs in {_where(against.finding)}", "  ")
+    return lines
+
+
+def _difference(found: Bisection, against: Against) -> list[str]:
+    finding = against.finding
+    assert finding is not None
+    if found.same_environment or finding.kind in ("input", "structure"):
+        return [*_wrapped(f"first difference: {_where(finding)}"), *_evidence(finding, ("golden", "here"))]
+    return _other_environment(found, against, finding)
+
+
+def _other_environment(found: Bisection, against: Against, finding: ModuleFinding) -> list[str]:
+    """Return the lines where every result differs a little, so that the first difference is nobody's fault."""
+    lines = []
+    weights, largest = found.changed_weights, found.largest_gain
+    if weights:
+        lines += _wrapped(f"weights differ, which no environment explains: {_listed([w.name for w in weights])}")
+        lines += [f"  {line}" for line in _digests(weights, ("golden", "here"), "")]
+    elif largest is not None:
+        lines += _wrapped(f"the error grows most in {_part(largest)}: {largest.gain:.1f}-fold")
+    else:
+        lines += _wrapped(
+            f"no module stands out: the error grows nowhere more than {_largest(against):.1f}-fold, as rounding does"
+        )
+    at_output = _error(finding.error_at_output)
+    lines += _wrapped(f"first difference, as between any two environments: {_where(finding)}", "  ")
+    lines += [f"  relative error of what the model returns: {at_output}"]
+    if against.gains:
+        lines += ["  growth  error in → out      in", *(_gain(gain) for gain in against.gains)]
+    others = environment_differences(against.origin.environment, found.origin.environment)
+    return [*lines, "  golden → here:", *(f"    {line}" for line in others)]
+
+
+def _gain(gain: ErrorGain) -> str:
+    errors = f"{_error(gain.error_before)} → {_error(gain.error_after)}"
+    name = printable(gain.module) or "the model"
+    if gain.after is not None and gain.before is not None:
+        name += f": {_point(gain.after, gain.module)} → {_point(gain.before, gain.module)}"
+    return f"  {gain.gain:6.1f}  {errors:<18}  {name}"
+
+
+def _largest(against: Against) -> float:
+    return against.gains[0].gain if against.gains else 0.0
+
+
+def _evidence(finding: ModuleFinding, labels: tuple[str, str]) -> list[str]:
+    """Return the indented lines below a finding's headline."""
+    lines = [_reason(finding)]
+    differing = [pair for pair in finding.state if pair.equal is False]
+    lines += [f"  {line}" for line in _digests(differing, labels, finding.module)]
+    if finding.error_after:
+        end = finding.error_at_output
+        at_end = "nothing" if end == 0.0 else _error(end)
+        lines.append(f"relative difference {_error(finding.error_after)} there, {at_end} in what the model returns")
+    if any(finding.non_finite):
+        counts = ", ".join(f"{label} {count}" for label, count in zip(labels, finding.non_finite, strict=True))
+        lines.append(f"values that are NaN or infinite: {counts}")
+    elsewhere = [pair.name for pair in finding.changed if pair not in finding.state]
+    if elsewhere:
+        lines.append(f"parameters and buffers that differ elsewhere: {_listed(elsewhere)}")
+    return [line for one in lines for line in _wrapped(one, "  ")]
+
+
+def _reason(finding: ModuleFinding) -> str:
+    """Return why the finding points where it does."""
+    if finding.kind == "input":
+        return "the model itself was given something else"
+    if finding.kind == "structure":
+        return printable(finding.detail or "")
+    if finding.without_effect:
+        return "its parameters differ, without any effect on this canvas:"
+    if finding.kind == "parameters":
+        return "everything before it agrees, but its parameters differ:"
+    unknown = any(pair.equal is None for pair in finding.state)
+    known = [f"{printable(_within(pair.name, finding.module))} {_short(pair.observed)}" for pair in finding.state]
+    if not finding.state:
+        parameters = "it has no parameters of its own"
+    elif unknown:
+        parameters = "its parameters cannot be compared"
+    else:
+        parameters = f"its parameters agree ({_listed(known)})"
+    if finding.kind == "module":
+        return f"it was given the same and returned something else; {parameters}"
+    return f"every module before agrees; {parameters}"
+
+
+def _where(finding: ModuleFinding) -> str:
+    return _place(finding.module, finding.class_name, finding.ordinal, finding.after, finding.before)
+
+
+def _part(gain: ErrorGain) -> str:
+    return _place(gain.module, gain.class_name, gain.ordinal, gain.after, gain.before)
+
+
+def _place(module: str, class_name: str, ordinal: int, after: Point | None, before: Point | None) -> str:
+    name = f"{printable(module) or 'the model'} ({printable(class_name)})"
+    if ordinal:
+        name += f", call {ordinal + 1} of it"
+    if after is None or before is None:
+        return name
+    return f"{name} itself,\nbetween {_point(after, module)} and {_point(before, module)}"
+
+
+def _point(point: Point, around: str) -> str:
+    if point.module == around:
+        return f"its {point.moment}"
+    return f"{printable(_within(point.module, around)) or 'the model'}'s {point.moment}"
+
+
+def _within(name: str, around: str) -> str:
+    """Return a dotted name as seen from the module `around`."""
+    return name.removeprefix(f"{around}.")
+
+
+def _decisions(found: Bisection) -> list[str]:
+    """Return what the model's own run says beside a canvas on which nothing differs."""
+    if found.verdict in ("run-to-run", "difference"):
+        return []
+    if found.decisions == "agree":
+        return ["run again, the model takes the golden decision at every step"]
+    if found.divergence is None:
+        return []
+    step = found.divergence.step
+    if step is None:
+        return ["run again, it starts from another canvas than the golden run"]
+    if step != found.origin.step:
+        return _wrapped(f"run again, the model leaves the baseline at step {step}, which this canvas does not show")
+    if found.verdict == "repeatable":
+        return _wrapped(f"run again, the model leaves the baseline at step {step}")
+    if found.origin.sequence is not None:
+        return _wrapped(f"yet at step {step} it decides otherwise; without --sequence the whole batch is looked at")
+    return _wrapped(f"yet at step {step} it decides otherwise: not the model has changed, but what samples from it")
+
+
+def _advice(found: Bisection, baseline: str) -> list[str]:
+    """Return which command would tell more."""
+    step = found.origin.step
+    if found.divergence is not None and found.divergence.step is not None:
+        step = found.divergence.step
+    if found.verdict == "repeatable" or (found.verdict == "no difference" and step != found.origin.step):
+        return [
+            "to find the module, run this where the baseline was recorded, and then bisect with --against layers.json:",
+            f"  difftrace layers {quote(printable(baseline))} --step {step} -o layers.json",
+        ]
+    return []
+
+
+def _why(found: Bisection) -> str:
+    match found.step_choice:
+        case "given":
+            return "as asked for"
+        case "of the golden trace":
+            return "which the golden trace is of"
+        case "none diverges":
+            return "since no step diverges"
+        case "first divergent":
+            divergence = found.divergence
+            at = "" if divergence is None or divergence.position is None else f" (position {divergence.position})"
+            return f"the first at which the model leaves the baseline{at}"
+
+
+def _sequence(origin: TraceOrigin) -> str:
+    return "" if origin.sequence is None else f", sequence {origin.sequence} alone"
+
+
+def _model(origin: TraceOrigin) -> str:
+    name = "unknown model" if origin.model is None else printable(origin.model.name)
+    environment = origin.environment
+    return printable(f"{name}, {environment.get('dtype')} on {environment.get('platform_key')}")
+
+
+def _digests(pairs: Sequence[StatePair], labels: tuple[str, str], around: str) -> list[str]:
+    """Return a line for each of the first pairs, by their names within the module `around`."""
+    lines = [
+        f"{printable(_within(pair.name, around))}: {labels[0]} {_short(pair.golden)}, {labels[1]}"
+        f" {_short(pair.observed)}"
+        for pair in pairs[:_MOST_STATE]
+    ]
+    return [*lines, f"and {len(pairs) - _MOST_STATE} more"] if len(pairs) > _MOST_STATE else lines
+
+
+def _short(digest: str | None) -> str:
+    return "nothing" if digest is None else f"{digest[:_DIGEST]}…"
+
+
+def _error(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.1e}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:_MOST_NAMES])
+    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
+
+
+def _item(label: str, text: str) -> list[str]:
+    return wrap(f"{label:<7} {text}", COLUMNS, initial_indent="  ", subsequent_indent=" " * 10, break_long_words=False)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Return lines of at most `COLUMNS`, all but the first indented once more; a line feed begins another."""
+    lines: list[str] = []
+    for part in text.split("\n"):
+        deeper = f"{indent}  "
+        lines += wrap(
+            part,
+            COLUMNS,
+            initial_indent=deeper if lines else indent,
+            subsequent_indent=deeper,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
