@@ -77,7 +77,7 @@ class ModelRunner:
         loaded = self.loaded
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
         with enforce(seed, threads=self._threads()):
-            generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
+            generation = generate(loaded.model, ids, attention_mask=mask, record="decisions", **arguments.as_dict())
             environment = fingerprint(loaded.device, loaded.dtype)
         trajectories = tuple(generation.trajectories)
         texts = prompts = None
