@@ -262,6 +262,15 @@ def test_confidences_of_zero_and_none_at_all_are_minus_infinity() -> None:
     assert evidence.rejected_positions.tolist() == [[3, 4, 5, -1]]
 
 
+@pytest.mark.parametrize(("best", "runner_up"), [(0, 1), (4, 0)])
+def test_a_token_alone_has_a_runner_up_that_is_another(best: int, runner_up: int) -> None:
+    logits = torch.full((2, 6, VOCABULARY), -torch.inf).index_fill_(-1, torch.tensor([best]), 3.0)
+    (evidence, _) = _recorded(_step(logits=logits, scores=logits))
+    assert evidence.top_tokens.tolist() == [best] * 2
+    assert evidence.runner_up_tokens.tolist() == [runner_up] * 2
+    assert evidence.runner_up_scores.tolist() == [-np.inf] * 2
+
+
 def test_adding_works_on_tensors_that_hold_no_values() -> None:
     # On the meta device anything that needs a value raises.
     for hold in (1, 1 << 40):

@@ -31,15 +31,6 @@ class _Waiting:
     counts: Arrival | None
 
 
-@dataclass(frozen=True)
-class _Reduced:
-    """Evidence of some steps, on the device, and the number of the step of each event, [N]."""
-
-    steps: StepColumns
-    events: EventColumns
-    step_of_event: npt.NDArray[np.int64]
-
-
 class EvidenceRecorder:
     """Takes every step of a run in turn and gives the evidence of each of its B rows."""
 
@@ -50,14 +41,13 @@ class EvidenceRecorder:
         elsewhere (twice that where the device is far behind). The evidence does not depend on it.
         """
         self._first = first
-        on_cpu = first.device.type == "cpu"
-        self._hold = hold if hold is not None else _HOLD_CPU if on_cpu else _HOLD
+        usual = _HOLD_CPU if first.device.type == "cpu" else _HOLD
+        self._hold = usual if hold is None else hold
         self._waiting: list[_Waiting] = []
         self._held = 0
-        self._oldest: Tensor | None = None
+        self._oldest: dict[torch.Size, Tensor] = {}
         self._memory_is_reused = False
-        self._reduced: list[_Reduced] = []
-        self._number = 0
+        self._reduced: list[tuple[StepColumns, EventColumns]] = []
 
     def add(self, step: Step) -> None:
         """Take the run's next step, without ever waiting for the device."""
@@ -78,9 +68,7 @@ class EvidenceRecorder:
         self._reduce(len(self._waiting))
         if not self._reduced:
             raise SamplerError("no step was recorded: a run without steps has no evidence")
-        steps = _to_host([reduced.steps for reduced in self._reduced])
-        events = _to_host([reduced.events for reduced in self._reduced])
-        events["steps"] = np.concatenate([reduced.step_of_event for reduced in self._reduced])
+        steps, events = (_to_host(columns) for columns in zip(*self._reduced, strict=True))
         return [_of_row(row, steps, events) for row in range(len(self._first))]
 
     def _make_room(self) -> None:
@@ -121,23 +109,21 @@ class EvidenceRecorder:
             alike = list(group)
             end = start + len(alike)
             candidates, commits = zip(*(counts[start:end] if counts else _counts(alike).tolist()), strict=True)
-            columns, events = reduce_steps(alike, self._first, candidates, commits)
-            numbers = np.repeat(np.arange(self._number, self._number + len(alike)), commits)
-            self._reduced.append(_Reduced(columns, events, numbers))
-            self._number += len(alike)
+            self._reduced.append(reduce_steps(alike, self._first, candidates, commits))
             start = end
 
     def _protect_newest(self) -> None:
         """Keep a waiting step's logits from being written over by a later forward.
 
-        Some models return the same memory time and again. The memory of the oldest step tells: it stays allocated,
-        so nothing else can come to lie there. By then no other waiting step has been written over.
+        Some models return the same memory time and again. The memory of the oldest step (of each shape) tells: it is
+        kept allocated, so nothing else can come to lie there. By the time it comes again, no other has been written to.
         """
         newest = self._waiting[-1].step.logits
-        if self._oldest is None or self._memory_is_reused:
+        oldest = self._oldest.get(newest.shape)
+        if oldest is None or self._memory_is_reused:
             self._waiting[-1] = _owned(self._waiting[-1])
-            self._oldest = self._oldest if self._oldest is not None else newest
-        elif _memory(newest) == _memory(self._oldest):
+            self._oldest.setdefault(newest.shape, newest)
+        elif _memory(newest) == _memory(oldest):
             self._memory_is_reused = True
             self._waiting = [_owned(waiting) for waiting in self._waiting]
 
@@ -158,19 +144,18 @@ def _owned(waiting: _Waiting) -> _Waiting:
 
 def _counts(steps: Sequence[Step]) -> Tensor:
     """Return how many candidates and commits each of `steps` has in the whole batch, [S, 2]."""
-    masks = [torch.stack((step.candidates, step.committed)) for step in steps]
-    return torch.stack(masks).sum((2, 3))
+    masks = torch.stack([step.candidates for step in steps]), torch.stack([step.committed for step in steps])
+    return torch.stack(masks, dim=1).sum((2, 3))
 
 
-def _to_host(columns: Sequence[StepColumns] | Sequence[EventColumns]) -> dict[str, npt.NDArray[Any]]:
+def _to_host(columns: Sequence[StepColumns | EventColumns]) -> dict[str, npt.NDArray[Any]]:
     names = [field.name for field in fields(columns[0])]
     return {name: torch.cat([getattr(column, name) for column in columns]).cpu().numpy() for name in names}
 
 
 def _of_row(row: int, steps: dict[str, npt.NDArray[Any]], events: dict[str, npt.NDArray[Any]]) -> Evidence:
-    """Return the evidence of one row: of each step, and of its events by step, then position."""
+    """Return the evidence of one row."""
     mine = events["real"] & (events["rows"] == row)
-    mine = np.flatnonzero(mine)[np.lexsort((events["positions"][mine], events["steps"][mine]))]
     narrow = np.int32
     return Evidence(
         top_tokens=events["top_tokens"][mine].astype(narrow),

@@ -51,13 +51,12 @@ class StepColumns:
 
 @dataclass(frozen=True)
 class EventColumns:
-    """The same of N places of those steps, each [N], on the device, step by step.
+    """The same of N events of those steps, each [N], on the device: by step, batch row, then position.
 
-    `rows` and `positions` say where in the batch and its canvases; what is no event has `real` unset.
+    `rows` are the batch rows; what is no event after all has `real` unset.
     """
 
     rows: Tensor
-    positions: Tensor
     real: Tensor
     top_tokens: Tensor
     top_scores: Tensor
@@ -122,8 +121,8 @@ def _of_logits(steps: Sequence[Step], where: Places, masks: Tensor, positions: T
 
 
 def _of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    finite = torch.isfinite(rows)
-    return row_hashes(rows, DIGEST_LANES), project(rows, finite), rows.shape[1] - finite.sum(1)
+    finite = rows.abs() < torch.inf
+    return row_hashes(rows, DIGEST_LANES), project(rows), rows.shape[1] - finite.sum(1)
 
 
 def _spread(values: Tensor, where: Places, masks: Tensor) -> Tensor:
@@ -174,7 +173,6 @@ def _events(steps: Sequence[Step], where: Places, committed: Tensor, confidences
     batch, width = committed.shape[1:]
     return EventColumns(
         rows=where.flat // width % batch,
-        positions=where.flat % width + steps[0].start,
         real=committed.flatten()[where.flat],
         top_tokens=tokens[:, 0],
         top_scores=values[:, 0],
@@ -186,10 +184,14 @@ def _events(steps: Sequence[Step], where: Places, committed: Tensor, confidences
 
 def _best_two(temperature: float, scores: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the tokens [n, 2] of highest score, the lower id among equals, and their scores with the noise."""
+    # Exact, and faster than 16 bits on a CPU.
+    scores = scores if scores.dtype == torch.float64 else scores.float()
     # Ranked by what the sampler ranks by, rounding included, so that the best is what the sampler took.
     values = scores if uniform is None else gumbel(scores, temperature, uniform)
     best = values.argmax(-1, keepdim=True)
     second = values.scatter(-1, best, -torch.inf).argmax(-1, keepdim=True)
+    # Where all others are -inf too, that is the best again if its id is 0.
+    second = (second + (second == best)) % scores.shape[-1]
     tokens = torch.cat((best, second), dim=-1)
     values = scores.gather(-1, tokens)
     if uniform is not None:

@@ -22,7 +22,7 @@ class Places:
     `of_step[s]` are ascending, `counts[s]` many; `flat` are all of them as places of [S·B·W].
     """
 
-    of_step: list[Tensor]
+    of_step: Sequence[Tensor]
     counts: Sequence[int]
     flat: Tensor
 
@@ -32,11 +32,11 @@ def places_of(masks: Tensor, counts: Sequence[int]) -> Places:
 
     A count above that adds places that are not set; nothing waits for the device.
     """
-    flat = masks.flatten(1)
-    order = flat.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    starts = torch.arange(0, flat.numel(), flat.shape[1], device=flat.device).unsqueeze(-1)
-    overall = torch.cat([row[:count] for row, count in zip(order + starts, counts, strict=True)])
-    return Places([row[:count] for row, count in zip(order, counts, strict=True)], counts, overall)
+    sheets = masks.flatten(1)
+    order = sheets.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    order += torch.arange(0, sheets.numel(), sheets.shape[1], device=sheets.device).unsqueeze(-1)
+    flat = torch.cat([row[:count] for row, count in zip(order, counts, strict=True)])
+    return Places(torch.split(flat % sheets.shape[1], list(counts)), counts, flat)
 
 
 def for_rows(

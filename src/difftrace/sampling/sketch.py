@@ -22,18 +22,17 @@ from torch import Tensor
 from difftrace.sampling.tables import word_signs
 
 _UNIT: Final = 2.0**20
-_MOST: Final = 2.0**34
+_MOST: Final = 2.0**14
 
 
-def project(rows: Tensor, finite: Tensor) -> Tensor:
+def project(rows: Tensor) -> Tensor:
     """Return the sums over the vocabulary of `rows` [N, V], int64 [N, PROJECTIONS] in units of 2^-20.
 
-    `finite` [N, V] says which values are neither NaN nor infinite. Every partial sum is an integer below 2^53, which
-    float64 holds exactly, for vocabularies of up to 2^19.
+    Every partial sum is an integer below 2^53, which float64 holds exactly, for vocabularies of up to 2^19.
     """
-    # Scaled by a power of two, so exact; in the 16-bit types it could overflow.
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    fixed = (wide * _UNIT).masked_fill_(~finite, 0.0).round_().clamp_(-_MOST, _MOST)
+    bounded = rows.nan_to_num(0.0, 0.0, 0.0).clamp_(-_MOST, _MOST)
+    # Scaled by a power of two, so exact; float16 would overflow.
+    fixed = (bounded if rows.dtype == torch.float64 else bounded.float()).mul_(_UNIT).round_()
     # Metal has no float64.
     return by_integers(fixed) if rows.device.type == "mps" else by_product(fixed)
 

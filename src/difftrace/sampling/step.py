@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from difftrace.core.evidence import PROJECTIONS
+
 
 @dataclass(frozen=True)
 class Step:
@@ -51,6 +53,8 @@ class Step:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of memory that stay allocated as long as the step does, small tensors left out."""
+        """Bytes of memory that stay allocated as long as the step does, and that its sketch takes a while."""
         kept = [self.logits, self.scores] + ([] if self.token_noise is None else [self.token_noise])
-        return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}.values())
+        storages = [tensor.untyped_storage() for tensor in kept]
+        large = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        return large + 8 * PROJECTIONS * self.candidates.numel()
