@@ -62,6 +62,20 @@ def compare_sequences(golden: Sequence[Trajectory], observed: Sequence[Trajector
     return min(differences, key=lambda d: -1 if d.step is None else d.step, default=None)
 
 
+def compare_step(golden: Trajectory, step: int, positions: Ints, tokens: Ints, sequence: int) -> Divergence | None:
+    """Return where what a step committed, `tokens` at `positions`, differs from the golden step; None if it does not.
+
+    The step was taken on the golden canvas, so that all before it agrees. `positions` may come in any order.
+    """
+    order = positions.argsort(kind="stable")
+    start, end = (int(bound) for bound in golden.steps.searchsorted((step, step + 1)))
+    recorded = golden.positions[start:end].astype(np.int64), golden.tokens[start:end]
+    found = _first_event(recorded, (positions[order].astype(np.int64), tokens[order]))
+    if found is None:
+        return None
+    return Divergence("decision", sequence, step, found.key, found.golden, found.observed, step, start + found.index)
+
+
 def _compare(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
     index = _first_difference(golden.prompt, observed.prompt)
     if index is not None or not _same_frame(golden, observed):
@@ -84,20 +98,6 @@ def _before_any_step(
     kind: Literal["prompt", "initial"], sequence: int, index: int | None, golden: Ints, observed: Ints
 ) -> Divergence:
     return Divergence(kind, sequence, None, index, _at(golden, index), _at(observed, index), 0, 0)
-
-
-def compare_step(golden: Trajectory, step: int, positions: Ints, tokens: Ints, sequence: int) -> Divergence | None:
-    """Return where what a step committed, `tokens` at `positions`, differs from the golden step; None if it does not.
-
-    The step was taken on the golden canvas, so that all before it agrees. `positions` may come in any order.
-    """
-    order = positions.argsort(kind="stable")
-    start, end = (int(bound) for bound in golden.steps.searchsorted((step, step + 1)))
-    recorded = golden.positions[start:end].astype(np.int64), golden.tokens[start:end]
-    found = _first_event(recorded, (positions[order].astype(np.int64), tokens[order]))
-    if found is None:
-        return None
-    return Divergence("decision", sequence, step, found.key, found.golden, found.observed, step, start + found.index)
 
 
 def _compare_events(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:

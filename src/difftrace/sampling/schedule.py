@@ -29,7 +29,7 @@ def schedule(arguments: SamplerArguments, prompt_length: int) -> tuple[PlannedSt
 
 
 def candidates(canvas: Tensor, mask_id: int, step: PlannedStep) -> Tensor:
-    """Return which positions of `canvas` [B, L] the step could commit, bool [B, L]: the masks up to its window's end."""
+    """Return which positions of `canvas` [B, L] a step could commit, bool [B, L]: the masks up to its window's end."""
     masked = canvas == mask_id
     masked[:, step.end :] = False
     return masked
