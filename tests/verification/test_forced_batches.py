@@ -11,7 +11,8 @@ from torch import Tensor
 
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.recording import Baseline
-from difftrace.models import LoadedModel
+from difftrace.models import LoadedModel, load_model
+from difftrace.models.reference import reference_model_path
 from difftrace.verification import ModelRunner
 from difftrace.verification.forced import verify_forced, verify_sampled
 
@@ -170,3 +171,14 @@ def test_the_verdict_says_what_it_rests_on(turning: Callable[..., LoadedModel], 
         "3 of 12 steps at random (seed 5): a fault that shows in at least 7 of 12 steps is caught with 95 %, one that"
         " shows in a single step with 25 %; up to 3 canvases were scored at once"
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA or ROCm device")
+@pytest.mark.parametrize("noise", [{}, {"temperature": 0.9, "noise": "upstream"}])
+def test_a_clean_run_of_a_device_agrees_there(noise: dict[str, Any]) -> None:
+    loaded = load_model(reference_model_path(), device="cuda")
+    golden = (
+        ModelRunner(loaded).generate(["7 + 5 = ", "sort 9 2: "], gen_length=16, steps=16, **noise).to_baseline(None)
+    )
+    for batch in (None, 1, 4):
+        assert verify_forced(loaded, golden, batch=batch).same
