@@ -1,10 +1,11 @@
-"""What recording costs: the same generation with `record="none"` and `record="decisions"`, in interleaved pairs.
+"""What recording costs: the same generation without and with it, in interleaved pairs.
 
-    python benchmarks/overhead.py [--pairs N] [--json FILE]
+    python benchmarks/overhead.py [--granularity evidence] [--pairs N] [--json FILE]
     python benchmarks/overhead.py --config llada-8b --init random --device cuda --dtype bfloat16
 
-Prints the median ratio of wall times beside that of two identical runs, which shows the noise. The paper reports
-1.0102 of model time and 1.018 of wall time. Exit status 1 if the target is missed.
+Granularities are those of `difftrace.sampling.generate(record=...)`. Prints the median ratio of wall times beside that
+of two identical runs, which shows the noise, and the bytes recorded a step before compression. The paper reports
+1.0102 of model time and 1.018 of wall time. Exit status 1 if a target is missed; `none` and `logits` have none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
+from typing import get_args
 
 import torch
 from _harness import Figure, describe_machine, measure_pairs, report
@@ -24,10 +26,12 @@ from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel
 from difftrace.models.reference import reference_model_path
 from difftrace.sampling import generate
-from difftrace.sampling.llada import Record
+from difftrace.sampling.llada import Generation, Record
 
-CPU_TARGET = 1.03
-ACCELERATOR_TARGET = 1.002
+CPU_TARGETS = {"decisions": 1.03, "evidence": 1.10}
+ACCELERATOR_TARGETS = {"decisions": 1.002, "evidence": 1.005}
+# Of a step that commits one token: 220 for the step, 20 for the token.
+EVIDENCE_BYTES_TARGET = 250.0
 PAPER_MODEL_TIME = 1.0102
 PAPER_WALL_TIME = 1.018
 
@@ -51,6 +55,7 @@ LLADA_8B = LLaDAConfig(
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="What recording a run costs.")
+    parser.add_argument("--granularity", default="decisions", choices=get_args(Record), help="what is recorded")
     parser.add_argument("--config", default="reference", help="reference, llada-8b, or a model folder")
     parser.add_argument("--init", choices=("stored", "random"), default="stored", help="where the weights come from")
     parser.add_argument("--device", default="cpu")
@@ -70,8 +75,8 @@ def main() -> int:
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, model.config.vocab_size, (1, options.prompt_length), generator=generator).to(device)
 
-    def run(record: Record) -> None:
-        generate(
+    def run(record: Record) -> Generation:
+        generation = generate(
             model,
             prompt,
             steps=options.steps,
@@ -83,17 +88,20 @@ def main() -> int:
         if device.type != "cpu":
             # Without recording nothing waits for the device, so the clock has to.
             torch.accelerator.synchronize(device)
+        return generation
 
     with enforce():
-        recording, noise = measure_pairs(lambda: run("none"), lambda: run("decisions"), options.pairs)
+        recorded = run(options.granularity)
+        recording, noise = measure_pairs(lambda: run("none"), lambda: run(options.granularity), options.pairs)
 
     figures = [
-        Figure("recording / not recording", recording.ratio, at_most=_target(device)),
+        Figure("recording / not recording", recording.ratio, at_most=_target(device, options.granularity)),
         Figure("  standard error", recording.error),
         Figure("two identical runs", noise.ratio),
         Figure("  standard error", noise.error),
         Figure("one run without recording", statistics.median(recording.first) * 1e3, "ms"),
         Figure("added by recording", recording.added * 1e6, "µs"),
+        *_sizes(recorded, options.steps, options.gen_length),
         Figure("the paper, of model time", PAPER_MODEL_TIME),
         Figure("the paper, of wall time", PAPER_WALL_TIME),
     ]
@@ -109,8 +117,22 @@ def main() -> int:
     return report("overhead", settings, figures, machine, options.json)
 
 
-def _target(device: torch.device) -> float:
-    return CPU_TARGET if device.type == "cpu" else ACCELERATOR_TARGET
+def _target(device: torch.device, granularity: str) -> float | None:
+    return (CPU_TARGETS if device.type == "cpu" else ACCELERATOR_TARGETS).get(granularity)
+
+
+def _sizes(recorded: Generation, steps: int, tokens: int) -> list[Figure]:
+    figures = []
+    if recorded.trajectories:
+        figures.append(Figure("decisions, encoded", len(recorded.trajectories[0].to_bytes()) / steps, "bytes a step"))
+    if recorded.evidence:
+        size = sum(column.nbytes for column in vars(recorded.evidence[0]).values())
+        target = EVIDENCE_BYTES_TARGET if tokens == steps else None
+        figures.append(Figure("evidence, as columns", size / steps, "bytes a step", at_most=target))
+    if recorded.logits:
+        logits = recorded.logits[0]
+        figures.append(Figure("logits", logits.numel() * logits.element_size() / steps, "bytes a step"))
+    return figures
 
 
 def _model(config: str, init: str, dtype: torch.dtype, device: torch.device) -> LLaDAModel:

@@ -72,7 +72,7 @@ def test_the_machine_is_described_without_naming_it(harness: ModuleType) -> None
 
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
-    small = ["--pairs", "2", "--gen-length", "4", "--steps", "2", "--block-length", "4"]
+    small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]
     command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--config", str(conformance_folder), *small]
     done = subprocess.run(
         [*command, "--init", "random", "--json", str(file)], capture_output=True, text=True, check=False
@@ -82,6 +82,9 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     assert "two identical runs" in done.stdout
     document = json.loads(file.read_text())
     assert violation("benchmark", document) is None
+    sizes = {figure["name"]: figure for figure in document["figures"]}
+    assert sizes["evidence, as columns"]["value"] == 240
+    assert sizes["evidence, as columns"]["ok"]
     assert str(conformance_folder) not in file.read_text()
 
 

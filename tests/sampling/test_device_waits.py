@@ -14,7 +14,8 @@ from difftrace.models import LoadedModel
 from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel
 from difftrace.sampling import SamplerArguments, generate
-from difftrace.sampling.llada import _denoise
+from difftrace.sampling.evidence import EvidenceRecorder
+from difftrace.sampling.llada import Record, _denoise
 
 SETTINGS = [
     {"tie_break": tie_break, "remasking": remasking, "temperature": temperature, "cfg_scale": cfg_scale}
@@ -52,35 +53,43 @@ class _Copies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _waits(model: LLaDAModel, steps: int, settings: dict[str, Any]) -> tuple[int, int]:
+def _waits(model: LLaDAModel, steps: int, settings: dict[str, Any], record: Record) -> tuple[int, int]:
     prompt, mask = torch.tensor([[300, 5, 310], [1, 2, 3]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
     with _Copies() as copies, _ReadBacks() as read_backs:
         generate(
             model, prompt, attention_mask=mask, steps=steps, gen_length=16, block_length=8,
-            logits_eos_inf=True, confidence_eos_eot_inf=True, **{"seed": 0, **settings},
+            logits_eos_inf=True, confidence_eos_eot_inf=True, record=record,
+            **{"seed": 0, **settings},
         )  # fmt: skip
     return copies.count, read_backs.count
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
-def test_more_steps_do_not_mean_more_waits(conformance_model: LoadedModel, settings: dict[str, Any]) -> None:
-    few, many = (_waits(conformance_model.model, steps, settings) for steps in (2, 16))
+@pytest.mark.parametrize("record", ["decisions", "evidence", "logits"])
+def test_more_steps_do_not_mean_more_waits(
+    conformance_model: LoadedModel, settings: dict[str, Any], record: Record
+) -> None:
+    few, many = (_waits(conformance_model.model, steps, settings, record) for steps in (2, 16))
     assert few[0] > 0
     assert few[1] > 0
     assert few == many
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
-def test_the_loop_runs_on_tensors_that_hold_no_values(settings: dict[str, Any], conformance_model: LoadedModel) -> None:
+@pytest.mark.parametrize("hold", [1, None], ids=["each step reduced at once", "steps reduced together"])
+def test_the_loop_runs_on_tensors_that_hold_no_values(
+    settings: dict[str, Any], conformance_model: LoadedModel, hold: int | None
+) -> None:
     # On the meta device anything that needs a value raises: data-dependent shapes, branches and copies.
     config: LLaDAConfig = conformance_model.config
     with torch.device("meta"):
         model = LLaDAModel(config)
         canvas = torch.zeros((2, 20), dtype=torch.long)
         mask = torch.ones((2, 20), dtype=torch.long)
+        recorder = EvidenceRecorder(torch.zeros(2, dtype=torch.long), hold)
     arguments = SamplerArguments(steps=6, gen_length=16, block_length=8, confidence_eos_eot_inf=True, **settings)
     with torch.no_grad():
-        commits = _denoise(model, canvas, mask, 4, arguments)
+        commits = _denoise(model, canvas, mask, 4, arguments, [recorder.add])
     assert [tuple(step.positions.shape) for step in commits] == [(2, 3), (2, 3), (2, 2)] * 2
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from difftrace.core.errors import ModelError, SamplerError
 from difftrace.models import LoadedModel
 from difftrace.sampling import generate
+from difftrace.sampling.llada import Record
 
 MASK, EOS, EOT, VOCABULARY = 9, 8, 7, 10
 PROMPT = torch.tensor([[1, 2]])
@@ -259,13 +260,25 @@ class TestRandomness:
 
 class TestRecord:
     @pytest.mark.parametrize("cfg_scale", [0.0, 1.5])
-    def test_none_records_nothing_and_changes_no_token(self, conformance_model: LoadedModel, cfg_scale: float) -> None:
+    def test_what_is_recorded_changes_no_token(self, conformance_model: LoadedModel, cfg_scale: float) -> None:
         prompt = torch.tensor([[5, 151, 163, 230], [1, 2, 310, 4]])
         arguments: dict[str, Any] = {"steps": 8, "gen_length": 16, "block_length": 8, "temperature": 0.7, "seed": 1}
-        recorded = generate(conformance_model.model, prompt, **arguments, cfg_scale=cfg_scale)
-        bare = generate(conformance_model.model, prompt, **arguments, cfg_scale=cfg_scale, record="none")
-        assert bare.trajectories == []
-        assert torch.equal(bare.tokens, recorded.tokens)
+        arguments["cfg_scale"] = cfg_scale
+        bare = generate(conformance_model.model, prompt, **arguments, record="none")
+        assert (bare.trajectories, bare.evidence, bare.logits) == ([], [], [])
+        records: tuple[Record, ...] = ("decisions", "evidence", "logits")
+        for record in records:
+            recorded = generate(conformance_model.model, prompt, **arguments, record=record)
+            assert torch.equal(bare.tokens, recorded.tokens)
+            assert len(recorded.trajectories) == 2
+            assert len(recorded.evidence) == (0 if record == "decisions" else 2)
+            assert len(recorded.logits) == (2 if record == "logits" else 0)
+
+    def test_evidence_is_recorded_unless_asked_otherwise(self, constant_model: Any) -> None:
+        run = generate(constant_model, PROMPT, **ONE_BLOCK)
+        assert len(run.evidence) == 1
+        assert run.evidence[0].candidates.tolist() == [4, 3, 2, 1]
+        assert run.logits == []
 
     @pytest.mark.parametrize("remasking", ["low_confidence", "random"])
     @pytest.mark.parametrize("tie_break", ["stable", "upstream"])
@@ -332,7 +345,7 @@ class TestBadInput:
             generate(constant_model, PROMPT, **ONE_BLOCK)
 
     def test_an_unknown_record_level_is_refused(self, constant_model: Any) -> None:
-        with pytest.raises(SamplerError, match="record must be one of none, decisions, not 'all'"):
+        with pytest.raises(SamplerError, match="record must be one of none, decisions, evidence, logits, not 'all'"):
             generate(constant_model, PROMPT, **ONE_BLOCK, record="all")  # type: ignore[arg-type]
 
     def test_a_canvas_longer_than_the_model_knows_is_refused(self, conformance_model: LoadedModel) -> None:

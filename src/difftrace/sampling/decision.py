@@ -1,14 +1,19 @@
 """One denoising step's decision: which token each mask would take, and which masks are committed.
 
-Pure functions of tensors, none of which waits for the device.
+Functions of tensors, none of which waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from difftrace.sampling.arguments import SamplerArguments
+from difftrace.sampling.noise import Noise
+from difftrace.sampling.step import Step
 
 # Chooses [B, k] positions from confidences [B, L].
 Select = Callable[[Tensor, int], Tensor]
@@ -55,3 +60,74 @@ def select_upstream(confidence: Tensor, count: int) -> Tensor:
 
 
 SELECT: dict[str, Select] = {"stable": select_stable, "upstream": select_upstream}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a step commits, `tokens` at `positions` (each [B, k]), and what it was decided from."""
+
+    positions: Tensor
+    tokens: Tensor
+    logits: Tensor
+    scores: Tensor
+    candidates: Tensor
+    candidate_tokens: Tensor
+    confidences: Tensor
+    token_noise: Tensor | None
+    position_noise: Tensor | None
+
+    def as_step(self, temperature: float) -> Step:
+        """Return it as what evidence is made of."""
+        return Step(
+            logits=self.logits,
+            scores=self.scores,
+            candidates=self.candidates,
+            committed=torch.zeros_like(self.candidates).scatter_(1, self.positions, True),
+            tokens=self.candidate_tokens,
+            confidences=self.confidences,
+            token_noise=self.token_noise,
+            temperature=temperature,
+            position_noise=self.position_noise,
+        )
+
+
+def decide(
+    logits: Tensor,
+    candidates: Tensor,
+    quota: int,
+    step: int,
+    arguments: SamplerArguments,
+    noise: Noise,
+    unlikely: Tensor,
+) -> Decision:
+    """Decide step number `step` from the model's `logits` [B, L, V], or [2B, L, V] under guidance.
+
+    Of the `candidates` (bool [B, L]) `quota` are committed in each row. `unlikely` holds the ids of EOS and
+    end-of-turn.
+    """
+    scores = guide(logits, arguments.cfg_scale) if arguments.cfg_scale > 0 else logits
+    if arguments.logits_eos_inf:
+        scores = scores.index_fill(-1, unlikely[:1], -torch.inf)
+    token_noise = position_noise = None
+    noisy = scores
+    if arguments.temperature > 0:
+        token_noise = noise.for_tokens(step, scores.shape[-1])
+        noisy = gumbel(scores, arguments.temperature, token_noise)
+    tokens = noisy.argmax(dim=-1)
+    if arguments.remasking == "low_confidence":
+        credible = scores.index_fill(-1, unlikely, -torch.inf) if arguments.confidence_eos_eot_inf else scores
+        confidences = confidence_of(credible, tokens)
+    else:
+        confidences = position_noise = noise.for_positions(step)
+    chosen = SELECT[arguments.tie_break](confidences.masked_fill(~candidates, -torch.inf), quota)
+    return Decision(
+        positions=chosen,
+        tokens=tokens.gather(1, chosen),
+        logits=logits,
+        scores=scores,
+        candidates=candidates,
+        candidate_tokens=tokens,
+        confidences=confidences,
+        token_noise=token_noise,
+        position_noise=position_noise,
+    )

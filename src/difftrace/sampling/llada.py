@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,13 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from difftrace.core.errors import SamplerError
+from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 from difftrace.sampling.arguments import SamplerArguments
-from difftrace.sampling.decision import SELECT, confidence_of, guide, gumbel
+from difftrace.sampling.decision import decide
+from difftrace.sampling.evidence import EvidenceRecorder
+from difftrace.sampling.logits import LogitsRecorder
 from difftrace.sampling.noise import noise_for
+from difftrace.sampling.step import Step
 
-Record = Literal["none", "decisions"]
-_RECORDS = ("none", "decisions")
+Record = Literal["none", "decisions", "evidence", "logits"]
+_RECORDS = ("none", "decisions", "evidence", "logits")
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -38,10 +42,21 @@ class DenoisingModel(Protocol):
 
 @dataclass(frozen=True)
 class Generation:
-    """What a run produced: `tokens` [B, P + gen_length], and one trajectory a row if recorded."""
+    """What a run produced, and what was recorded of it.
+
+    Attributes:
+        tokens: the final canvases, [B, P + gen_length].
+        trajectories: one for each row; empty where nothing was recorded.
+        evidence: one for each row; empty unless evidence was recorded.
+        logits: what the model returned for each row, [steps, passes, L, V] on the host and in the model's dtype, where
+            L leaves padding out and passes is 1, or 2 under guidance (conditional, then unconditional); empty unless
+            logits were recorded.
+    """
 
     tokens: Tensor
     trajectories: list[Trajectory]
+    evidence: list[Evidence] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def generate(
     tie_break: str = "stable",
     noise: str = "upstream",
     seed: int | None = None,
-    record: Record = "decisions",
+    record: Record = "evidence",
 ) -> Generation:
     """Denoise `gen_length` masks appended to every prompt.
 
@@ -83,9 +98,13 @@ def generate(
     `"upstream"` whatever `torch.topk` picks. `noise="upstream"` draws as published, from a generator of this run's own
     with `seed`, or torch's global one with None; `"portable"` computes the numbers from seed, step, position
     in the unpadded row and vocabulary id, the same on every device and in every batch (so equal prompts of a batch
-    stay equal), and needs a seed. `record`: `none` or `decisions`.
+    stay equal), and needs a seed.
 
-    The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model.
+    `record` is how much is kept: `none`; `decisions`, the trajectories; `evidence`, also what each decision was made
+    among; `logits`, also everything the model returned, which must fit into the host's memory. It changes no token.
+
+    The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model,
+    and for logits that do not fit.
 
     Source: ML-GSAI/LLaDA generate.py (b7e6c35). Differences: guidance works without an attention mask, and
     `confidence_eos_eot_inf` means the same at every temperature (upstream its chained assignment leaves EOS in at
@@ -114,8 +133,17 @@ def generate(
     if mask is not None:
         mask = torch.cat((mask, mask.new_ones((mask.shape[0], gen_length))), dim=1)
     initial = canvas.clone()
-    commits = _denoise(model, canvas, mask, prompt.shape[1], arguments)
-    return Generation(canvas, [] if record == "none" else _trajectories(initial, mask, prompt.shape[1], commits, steps))
+    first = canvas.new_zeros(canvas.shape[0]) if mask is None else mask.argmax(dim=-1)
+    evidence = EvidenceRecorder(first) if record in ("evidence", "logits") else None
+    logits = LogitsRecorder(first, steps) if record == "logits" else None
+    recorders = [recorder.add for recorder in (evidence, logits) if recorder is not None]
+    commits = _denoise(model, canvas, mask, prompt.shape[1], arguments, recorders)
+    return Generation(
+        canvas,
+        [] if record == "none" else _trajectories(initial, mask, prompt.shape[1], commits, steps),
+        [] if evidence is None else evidence.finish(),
+        [] if logits is None else logits.finish(),
+    )
 
 
 def _denoise(
@@ -124,13 +152,13 @@ def _denoise(
     attention_mask: Tensor | None,
     prompt_length: int,
     arguments: SamplerArguments,
+    recorders: Sequence[Callable[[Step], None]] = (),
 ) -> list[_Commits]:
     """Run every step on `canvas` [B, L] in place; nothing here may wait for the device."""
     config = model.config
     mask_id = config.mask_token_id
     guided = arguments.cfg_scale > 0
     noise = noise_for(arguments, canvas, attention_mask)
-    select = SELECT[arguments.tie_break]
     given = canvas != mask_id  # what guidance hides from the unconditional rows: the prompt, padding included
     batch_mask = (
         torch.cat((attention_mask, attention_mask)) if guided and attention_mask is not None else attention_mask
@@ -143,26 +171,18 @@ def _denoise(
             for quota in arguments.quotas():
                 rows = torch.cat((canvas, canvas.masked_fill(given, mask_id))) if guided else canvas
                 logits = model(rows, attention_mask=batch_mask).logits
-                if guided:
-                    logits = guide(logits, arguments.cfg_scale)
-                if arguments.logits_eos_inf:
-                    logits = logits.index_fill(-1, unlikely[:1], -torch.inf)
-                noisy = logits
-                if arguments.temperature > 0:
-                    noisy = gumbel(logits, arguments.temperature, noise.for_tokens(len(commits), logits.shape[-1]))
-                tokens = noisy.argmax(dim=-1)
-                if arguments.remasking == "low_confidence":
-                    if arguments.confidence_eos_eot_inf:
-                        logits = logits.index_fill(-1, unlikely, -torch.inf)
-                    confidence = confidence_of(logits, tokens)
-                else:
-                    confidence = noise.for_positions(len(commits))
                 masked = canvas == mask_id
                 masked[:, end:] = False
-                chosen = select(confidence.masked_fill(~masked, -torch.inf), quota)
-                step = _Commits(len(commits), chosen, tokens.gather(1, chosen))
-                canvas.scatter_(1, step.positions, step.tokens)
-                commits.append(step)
+                decision = decide(logits, masked, quota, len(commits), arguments, noise, unlikely)
+                commits.append(_Commits(len(commits), decision.positions, decision.tokens))
+                canvas.scatter_(1, decision.positions, decision.tokens)
+                if recorders:
+                    step = decision.as_step(arguments.temperature)
+                    for record in recorders:
+                        record(step)
+                    del step
+                # Else they stay allocated during the next forward, with what they refer to.
+                del logits, decision
                 progress.update()
     return commits
 
