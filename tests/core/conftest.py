@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from difftrace.core.baseline import (
     SequenceRecord,
     TestId,
 )
+from difftrace.core.evidence import DIGEST_LANES, PROJECTIONS, REJECTED, Evidence
 from difftrace.core.trajectory import Trajectory
 
 VOCABULARY = 126464
@@ -78,3 +82,71 @@ def baseline() -> Baseline:
             SequenceRecord(_random_trajectory(16, 8, prompt=7, seed=2), None, None),
         ),
     )
+
+
+def _simulated(
+    seed: int = 0,
+    *,
+    length: int = 16,
+    steps: int = 8,
+    vocabulary: int = 24,
+    noise: float = 0.0,
+    noise_seed: int = 1,
+    temperature: float = 0.0,
+    stream: int = 0,
+    spoil: Callable[[int, Any], Any] = lambda step, logits: logits,
+    rank: Callable[[int, Any], Any] = lambda step, confidences: confidences,
+) -> tuple[Trajectory, Evidence]:
+    """A small masked sampler: logits follow from seed and canvas, with normal `noise`, and `spoil` may change them.
+
+    `rank` maps log-confidences to what positions are ranked by and is recorded as their confidence. Token 0 is the
+    mask, and never chosen.
+    """
+    canvas = np.zeros(length, dtype=np.int64)
+    columns: dict[str, list[Any]] = {name: [] for name in ("steps", "positions", "tokens")}
+    evidence: dict[str, list[Any]] = {name: [] for name in Evidence.__dataclass_fields__}
+    for step in range(steps):
+        state = [step, zlib.crc32(canvas.tobytes())]
+        logits = 3 * np.random.default_rng([seed, *state]).normal(size=(length, vocabulary))
+        logits[:, 0] -= 99
+        logits += noise * np.random.default_rng([noise_seed, *state]).normal(size=logits.shape)
+        logits = spoil(step, logits.astype(np.float32))
+        drawn = np.random.default_rng([stream, step]).gumbel(size=logits.shape)
+        scores = logits + temperature * drawn
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :2]
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        log_chances = np.log(np.take_along_axis(chances, best, axis=1)[:, 0] / chances.sum(axis=1))
+        confidences = rank(step, log_chances.astype(np.float32))
+        candidates = np.flatnonzero(canvas == 0)
+        order = candidates[np.argsort(-confidences[candidates], kind="stable")]
+        chosen, rest = np.sort(order[: length // steps]), order[length // steps :]
+        listed, empty = rest[:REJECTED], REJECTED - len(rest[:REJECTED])
+        seen = logits[candidates]
+        signs = np.random.default_rng([seen.size]).choice([-1.0, 1.0], size=(PROJECTIONS, seen.size))
+        columns["steps"] += [step] * len(chosen)
+        columns["positions"] += chosen.tolist()
+        columns["tokens"] += best[chosen, 0].tolist()
+        for name, rows in (("top", 0), ("runner_up", 1)):
+            evidence[f"{name}_tokens"] += best[chosen, rows].tolist()
+            evidence[f"{name}_scores"] += scores[chosen, best[chosen, rows]].tolist()
+        evidence["confidences"] += confidences[chosen].tolist()
+        evidence["candidates"].append(candidates.size)
+        evidence["rejected_positions"].append([*listed, *[-1] * empty])
+        evidence["rejected_tokens"].append([*best[listed, 0], *[-1] * empty])
+        evidence["rejected_confidences"].append([*confidences[listed], *[np.nan] * empty])
+        evidence["ties"].append(int((confidences[rest] == confidences[chosen].min()).sum()))
+        evidence["non_finite"].append(int((~np.isfinite(seen)).sum()))
+        digest = hashlib.blake2b(seen.tobytes(), digest_size=8 * DIGEST_LANES).digest()
+        evidence["logits_digests"].append(np.frombuffer(digest, dtype="<i8"))
+        with np.errstate(invalid="ignore"):
+            evidence["sketches"].append(signs @ seen.reshape(-1).astype(np.float64))
+        evidence["sketched"].append(seen.size)
+        evidence["noise_digests"].append(zlib.crc32(drawn.tobytes()) if temperature else 0)
+        canvas[chosen] = best[chosen, 0]
+    trajectory = Trajectory([], np.zeros(length, dtype=np.int64), **columns, num_steps=steps)
+    return trajectory, Evidence(**{name: np.array(values) for name, values in evidence.items()})
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Callable[..., tuple[Trajectory, Evidence]]:
+    return _simulated

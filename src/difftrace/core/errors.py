@@ -35,6 +35,10 @@ class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
 
 
+class BudgetError(DiffTraceError, ValueError):
+    """A budget holds something that no difference can be held against."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 

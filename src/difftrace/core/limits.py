@@ -24,4 +24,7 @@ MAX_BASELINE_BYTES: Final = 16 << 20
 """Largest baseline file, in bytes."""
 
 MAX_BASELINE_NUMBERS: Final = 1 << 23
-"""Most prompt tokens, canvas positions and events of all sequences of a baseline together."""
+"""Most prompt tokens, canvas positions, events and numbers of evidence of all sequences of a baseline together."""
+
+MAX_EVIDENCE_NUMBERS: Final = 1 << 22
+"""Most numbers of the evidence of one trajectory: 80,000 steps that commit one token each."""
