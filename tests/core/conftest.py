@@ -150,3 +150,59 @@ def _simulated(
 @pytest.fixture(scope="session")
 def simulated() -> Callable[..., tuple[Trajectory, Evidence]]:
     return _simulated
+
+
+def _handmade(*steps: dict[str, Any], length: int = 12) -> SequenceRecord:
+    """A record of steps made by hand on a canvas of masks 0; digests are equal unless `logits` says otherwise.
+
+    A step has `commits`, each (position, token, score, runner-up, its score, confidence), and `rejected`, each
+    (position, token, confidence). `rms` moves its sketch so that two steps differ by the root mean square that their
+    `rms` differ by; `top` is the token of highest score where that is not the one committed.
+    """
+    committed = [(index, *commit) for index, step in enumerate(steps) for commit in step.get("commits", [])]
+    numbers, positions, tokens, scores, runners, runner_scores, confidences = zip(*committed, strict=True)
+    rejected = [[*step.get("rejected", []), *[(-1, -1, np.nan)] * REJECTED][:REJECTED] for step in steps]
+    listed = [len(step.get("commits", [])) + len(step.get("rejected", [])) for step in steps]
+    trajectory = Trajectory([], [0] * length, numbers, positions, tokens, len(steps))
+    order = np.lexsort((positions, numbers))
+    evidence = Evidence(
+        top_tokens=np.array([steps[n].get("top", t) for n, t in zip(numbers, tokens, strict=True)])[order],
+        top_scores=np.array(scores, dtype=float)[order],
+        runner_up_tokens=np.array(runners)[order],
+        runner_up_scores=np.array(runner_scores, dtype=float)[order],
+        confidences=np.array(confidences, dtype=float)[order],
+        candidates=np.array([step.get("candidates", count) for step, count in zip(steps, listed, strict=True)]),
+        rejected_positions=np.array([[one[0] for one in row] for row in rejected]),
+        rejected_tokens=np.array([[one[1] for one in row] for row in rejected]),
+        rejected_confidences=np.array([[one[2] for one in row] for row in rejected], dtype=float),
+        ties=np.array([step.get("ties", 0) for step in steps]),
+        non_finite=np.array([step.get("non_finite", 0) for step in steps]),
+        logits_digests=np.array([[step.get("logits", 1)] * DIGEST_LANES for step in steps]),
+        sketches=np.array([[100 * step.get("rms", 0.0)] * PROJECTIONS for step in steps], dtype=float),
+        sketched=np.array([step.get("sketched", 10_000) for step in steps]),
+        noise_digests=np.array([step.get("noise", 0) for step in steps]),
+    )
+    return SequenceRecord(trajectory, None, None, evidence)
+
+
+@pytest.fixture(scope="session")
+def handmade() -> Callable[..., SequenceRecord]:
+    return _handmade
+
+
+def _held(*records: SequenceRecord, dtype: str | None = "float32", **fields: Any) -> Baseline:
+    """A baseline of `records`, of a model and a sampler that are known unless `fields` says otherwise."""
+    given: dict[str, Any] = {
+        "test": None,
+        "model": ModelIdentity("m", None, f"sha256:{'a' * 64}", f"sha256:{'b' * 64}", f"sha256:{'c' * 64}", 999, 0),
+        "sampler": SamplerIdentity("llada", 1, {"steps": 8, "seed": 0}),
+        "environment": {} if dtype is None else {"dtype": dtype},
+        "pieces": {},
+        "sequences": records,
+    }
+    return Baseline(**given | fields)
+
+
+@pytest.fixture(scope="session")
+def held() -> Callable[..., Baseline]:
+    return _held

@@ -76,11 +76,14 @@ def test_lists_and_empty_lists_are_read_as_columns() -> None:
 
 
 def test_nan_and_zero_have_one_form_each(evidence: Evidence) -> None:
-    negative_nan = np.array([0xFFC00001], dtype="<u4").view("<f4")[0]
     one = Evidence(**changed(evidence, "confidences", (0,), np.nan) | {"sketches": 0 * evidence.sketches})
-    other = Evidence(**changed(evidence, "confidences", (0,), negative_nan) | {"sketches": -0.0 * evidence.sketches})
-    assert one.to_bytes() == other.to_bytes()
-    assert one.digest == other.digest
+    # Negative with a payload, and one that signals.
+    for bits in (0xFFC00001, 0x7F800001):
+        columns = content(evidence) | {"sketches": -0.0 * np.abs(evidence.sketches)}
+        columns["confidences"].view("<u4")[0] = bits
+        other = Evidence(**columns)
+        assert one.to_bytes() == other.to_bytes()
+        assert one.digest == other.digest
 
 
 def test_the_digest_is_over_the_content_as_documented(evidence: Evidence) -> None:

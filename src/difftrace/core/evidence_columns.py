@@ -109,9 +109,10 @@ def _array(name: str, values: object) -> npt.NDArray[Any]:
 def _floats(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not np.issubdtype(array.dtype, np.floating):
         raise TrajectoryError(f"{column.name} must hold floating-point numbers, not {array.dtype}")
-    with np.errstate(over="ignore"):
+    # Numbers beyond float32 become infinite, and hostile bytes may hold NaNs that signal.
+    with np.errstate(over="ignore", invalid="ignore"):
         kept = array.astype(column.number)
-    kept += np.float32(0.0)
+        kept += np.float32(0.0)
     kept[np.isnan(kept)] = np.nan
     return kept
 
