@@ -16,6 +16,7 @@ __distribution__ = "pytest-difftrace"
 
 if TYPE_CHECKING:
     from difftrace.core.baseline import Baseline, load
+    from difftrace.core.classification import Classification, classify
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.errors import DiffTraceError
     from difftrace.core.trajectory import Trajectory
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
+    "Classification": "difftrace.core.classification",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
     "Trajectory": "difftrace.core.trajectory",
     "checkpoint_digest": "difftrace.determinism.digest",
+    "classify": "difftrace.core.classification",
     "compare": "difftrace.core.comparison",
     "digest": "difftrace.determinism.digest",
     "enforce": "difftrace.determinism.enforcement",
@@ -40,11 +43,13 @@ _HOMES = {
 
 __all__ = [
     "Baseline",
+    "Classification",
     "DiffTraceError",
     "Divergence",
     "Trajectory",
     "__version__",
     "checkpoint_digest",
+    "classify",
     "compare",
     "digest",
     "enforce",
