@@ -16,6 +16,7 @@ __distribution__ = "pytest-difftrace"
 
 if TYPE_CHECKING:
     from difftrace.core.baseline import Baseline, load
+    from difftrace.core.classification import Classification, classify
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.environments import Comparability, comparable
     from difftrace.core.errors import DiffTraceError
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
+    "Classification": "difftrace.core.classification",
     "Comparability": "difftrace.core.environments",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
     "Trajectory": "difftrace.core.trajectory",
     "checkpoint_digest": "difftrace.determinism.digest",
+    "classify": "difftrace.core.classification",
     "comparable": "difftrace.core.environments",
     "compare": "difftrace.core.comparison",
     "digest": "difftrace.determinism.digest",
@@ -45,12 +48,14 @@ _HOMES = {
 
 __all__ = [
     "Baseline",
+    "Classification",
     "Comparability",
     "DiffTraceError",
     "Divergence",
     "Trajectory",
     "__version__",
     "checkpoint_digest",
+    "classify",
     "comparable",
     "compare",
     "digest",

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from difftrace.core.baseline import Baseline, SamplerIdentity, SequenceRecord, TestId
-from difftrace.core.errors import RunError
+from difftrace.core.errors import RunError, TrajectoryError
+from difftrace.core.evidence import Evidence
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 
 Make = Callable[..., Trajectory]
+Simulated = Callable[..., tuple[Trajectory, Evidence]]
 
 
 def test_text_is_that_of_the_only_sequence(random_trajectory: Make) -> None:
@@ -48,3 +50,18 @@ def test_to_baseline_keeps_everything(random_trajectory: Make) -> None:
         {1: "x"},
         (SequenceRecord(first, "a", None), SequenceRecord(second, "b", None)),
     )
+
+
+def test_the_evidence_of_a_run_is_kept_beside_its_trajectories(simulated: Simulated, random_trajectory: Make) -> None:
+    trajectory, evidence = simulated()
+    run = Run((trajectory, random_trajectory()), evidences=(evidence, None))
+    records = run.to_baseline(None).sequences
+    assert [record.evidence for record in records] == [evidence, None]
+
+
+def test_the_evidence_of_a_run_is_that_of_its_trajectories(simulated: Simulated, random_trajectory: Make) -> None:
+    trajectory, evidence = simulated()
+    with pytest.raises(RunError, match="evidences has 2 entries for 1 trajectories"):
+        Run((trajectory,), evidences=(evidence, evidence))
+    with pytest.raises(TrajectoryError, match="evidence is of 16 events, but the trajectory has 128"):
+        Run((random_trajectory(),), evidences=(evidence,))

@@ -11,6 +11,7 @@ from difftrace.core.errors import FormatError
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.recording import (
     Baseline,
+    Budget,
     JsonScalar,
     ModelIdentity,
     SamplerIdentity,
@@ -21,6 +22,7 @@ from difftrace.core.text import printable
 
 __all__ = [
     "Baseline",
+    "Budget",
     "JsonScalar",
     "ModelIdentity",
     "SamplerIdentity",

@@ -43,6 +43,10 @@ class BisectionError(DiffTraceError):
     """A bisection cannot be run on what it was given, or not compared with what it was to be."""
 
 
+class BudgetError(DiffTraceError, ValueError):
+    """A budget holds something that no difference can be held against."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 

@@ -22,13 +22,13 @@ def check_format(document: Any, name: str, readable: tuple[Version, ...], what: 
     """
     if not isinstance(document, dict) or document.get("format") != name:
         raise FormatError(f'$.format: is not "{name}", so this is no {what}')
+    newest = ".".join(map(str, readable[-1]))
     version = document.get("version")
     matched = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})", version) if isinstance(version, str) else None
     if matched is None:
-        raise FormatError('$.version: is not a version such as "0.1"')
+        raise FormatError(f'$.version: is not a version such as "{newest}"')
     found = (int(matched[1]), int(matched[2]))
     if found > readable[-1]:
-        newest = ".".join(map(str, readable[-1]))
         raise NewerFormatError(
             f"$.version: is {version}, written by a newer pytest-difftrace; this one reads up to {newest}, so update it"
         )

@@ -1,0 +1,86 @@
+"""A classification as a few lines: the class and why, what was measured, what is not known, what else differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from difftrace.core.classification import Classification
+from difftrace.core.noise import Measured
+from difftrace.core.outcome import Outcome
+from difftrace.core.suspects import Suspect
+from difftrace.core.text import printable
+from difftrace.reports.columns import clip, width
+
+_COLUMNS: Final = 100
+_MOST_SUSPECTS: Final = 5
+_WIDEST_VALUE: Final = 28
+
+
+def verdict_lines(classification: Classification) -> list[str]:
+    """Return the text, in lines of at most 100 columns; what would start a line anew is indented by two."""
+    lines = _wrapped(f"{_heading(classification)}: {classification.reason}", "")
+    if classification.noise:
+        lines += _wrapped(f"measured: {'; '.join(map(_measured, classification.noise))}", "  ")
+        lines += _wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
+    if classification.outcome is not None:
+        lines += _wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
+    for sentence in classification.cannot_tell:
+        lines += _wrapped(f"cannot tell: {sentence}", "  ")
+    if classification.suspects:
+        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
+    return lines
+
+
+def _heading(classification: Classification) -> str:
+    name = classification.divergence_class or "CANNOT TELL"
+    kind = "" if classification.kind is None else f" ({classification.kind})"
+    # Most runs have one sequence.
+    where = f", sequence {classification.sequence}" if classification.sequence else ""
+    return f"{name}{kind}{where}"
+
+
+def _measured(measured: Measured) -> str:
+    unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
+    budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
+    counted = f"{measured.count} {values}{'' if measured.count == 1 else 's'}"
+    return f"{measured.quantity} differ by {unit}{measured.epsilon:.2g} ({budget}{counted})"
+
+
+def _outcome(outcome: Outcome) -> str:
+    commits = _counted(outcome.commits, "commit")
+    if outcome.kind == "IDENTICAL":
+        return "the same decisions"
+    if outcome.kind == "ORDER_ONLY":
+        return f"the same final tokens in another order ({commits} of it)"
+    if outcome.tokens == 0:
+        return "the same final tokens, read as another text"
+    text = "" if not outcome.same_text else ", the same text"
+    return f"{_counted(outcome.tokens, 'final token')} and {commits} differ{text}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _suspects(suspects: tuple[Suspect, ...]) -> Iterator[str]:
+    for one in suspects[:_MOST_SUSPECTS]:
+        yield f"{one.field} {_value(one.golden)} → {_value(one.observed)}"
+    if len(suspects) > _MOST_SUSPECTS:
+        yield f"{len(suspects) - _MOST_SUSPECTS} more"
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else clip(printable(str(value)), _WIDEST_VALUE)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Return `text` in lines between words, all but the first indented two more than `indent`."""
+    lines = [indent]
+    for word in printable(text).split():
+        room = _COLUMNS - width(lines[-1]) - 1
+        if lines[-1].strip() and width(word) > room:
+            lines.append(f"{indent}  ")
+        gap = " " if lines[-1].strip() else ""
+        lines[-1] = clip(f"{lines[-1]}{gap}{word}", _COLUMNS)
+    return lines
