@@ -1,13 +1,30 @@
-"""The two fields that every JSON file of the product begins to be read with: its format and its version."""
+"""How reading a JSON file of the product begins: its bytes, its format and its version."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.text import printable
 
 Version = tuple[int, int]
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> tuple[bytes, str]:
+    """Return the bytes of the file `path`, at most one more than `most`, and what messages call it.
+
+    Raises:
+        FormatError: one line naming the file, if it cannot be read.
+    """
+    source = printable(str(Path(path)))
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(most + 1), source
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error
 
 
 def check_format(document: Any, name: str, readable: tuple[Version, ...], what: str) -> None:
