@@ -8,10 +8,11 @@ from typing import Final
 
 import torch
 
-from difftrace.models import load_model
+from difftrace.models import LoadedModel, load_model
 from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel
 from difftrace.models.reference import reference_model_path
+from difftrace.models.weights import Checkpoint
 
 LLADA_8B: Final = LLaDAConfig(
     d_model=4096,
@@ -31,11 +32,15 @@ LLADA_8B: Final = LLaDAConfig(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `build` reads, and the size of the run."""
+    """Add the options that `build` and `build_loaded` read."""
     parser.add_argument("--config", default="reference", help="reference, llada-8b, or a model folder")
     parser.add_argument("--init", choices=("stored", "random"), default="stored", help="where the weights come from")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the size of a run."""
     parser.add_argument("--prompt-length", type=int, default=16, metavar="P")
     parser.add_argument("--gen-length", type=int, default=32, metavar="L")
     parser.add_argument("--steps", type=int, default=32, metavar="T")
@@ -44,14 +49,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def build(options: argparse.Namespace) -> LLaDAModel:
     """Return the model asked for, on its device."""
+    return build_loaded(options).model
+
+
+def build_loaded(options: argparse.Namespace) -> LoadedModel:
+    """Return the same as `load_model` does; random weights have no checkpoint, so no identity."""
     dtype, device = getattr(torch, options.dtype), torch.device(options.device)
     folder = reference_model_path() if options.config == "reference" else Path(options.config)
     if options.init == "random":
         config = LLADA_8B if options.config == "llada-8b" else LLaDAConfig.from_file(folder / "config.json")
-        return _random(config, dtype, device)
+        model = _random(config, dtype, device)
+        return LoadedModel(model, None, config, folder.name, None, folder, Checkpoint({}), dtype, device)
     if options.config == "llada-8b":
         raise SystemExit("llada-8b has no stored weights here: add --init random, or name a model folder")
-    return load_model(folder, dtype=dtype, device=device).model
+    return load_model(folder, dtype=dtype, device=device)
 
 
 def _random(config: LLaDAConfig, dtype: torch.dtype, device: torch.device) -> LLaDAModel:

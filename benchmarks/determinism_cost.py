@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from _harness import Figure, describe_machine, measure_pairs, report
-from _models import add_model_options, build
+from _models import add_model_options, add_run_options, build
 
 from difftrace.determinism.devices import platform_key, profile_of
 from difftrace.determinism.enforcement import enforce
@@ -33,6 +33,7 @@ def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="What enforced determinism costs.")
     add_model_options(parser)
+    add_run_options(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="on the CPU, on both sides")
     parser.add_argument("--pairs", type=int, default=40, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")

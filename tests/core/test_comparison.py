@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from difftrace.core.comparison import Divergence, compare, compare_sequences
+from difftrace.core.comparison import Divergence, compare, compare_sequences, compare_step
 from difftrace.core.trajectory import Trajectory
 
 
@@ -118,3 +118,20 @@ def test_numbers_are_plain_integers() -> None:
     divergence = compare(GOLDEN, run((0, 2, 20), (0, 3, 31)))
     assert divergence is not None
     assert {type(value) for value in (divergence.step, divergence.position, divergence.golden)} == {int}
+
+
+def test_a_step_compares_as_the_run_that_it_ends() -> None:
+    golden = [(0, 2, 20), (0, 3, 30), (1, 4, 40), (3, 5, 50)]
+    steps = [[], [(4, 40)], [(4, 41)], [(5, 40)], [(2, 20)], [(4, 40), (5, 50)], [(3, 7), (4, 40)]]
+    for events in steps:
+        whole = run(*golden[:2], *((1, position, token) for position, token in events), num_steps=2)
+        expected = compare(run(*golden[:3], num_steps=2), whole)
+        backwards = np.array(events[::-1], dtype=np.int32).reshape(-1, 2).T
+        assert compare_step(GOLDEN, 1, *backwards, sequence=0) == expected
+
+
+def test_a_step_that_commits_nothing_compares_with_one_that_commits() -> None:
+    nothing = np.zeros(0, dtype=np.int32)
+    assert compare_step(GOLDEN, 2, nothing, nothing, 0) is None
+    assert compare_step(GOLDEN, 2, np.array([5]), np.array([8]), 3) == Divergence("decision", 3, 2, 5, None, 8, 2, 3)
+    assert compare_step(GOLDEN, 3, nothing, nothing, 0) == Divergence("decision", 0, 3, 5, 50, None, 3, 3)
