@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from difftrace.core.errors import BisectionError
+from difftrace.core.errors import BisectionError, RunError
 from difftrace.core.recording import Baseline, SamplerIdentity, SequenceRecord
 from difftrace.core.trajectory import Trajectory
 from difftrace.models import LoadedModel
 from difftrace.verification import ModelRunner
+from difftrace.verification.bisect import bisect
 from difftrace.verification.recorded import inputs_at, run_again
 
 PADDED = [[5, 151, 163], [7]]
@@ -106,7 +107,7 @@ def test_sequences_that_were_no_batch_need_to_be_chosen(conformance_model: Loade
     with pytest.raises(BisectionError, match="differ in length, so they were no batch; give --sequence"):
         inputs_at(conformance_model, mixed, 0, None)
     assert inputs_at(conformance_model, mixed, 0, 1).input_ids.equal(torch.tensor([[1, 310]]))
-    with pytest.raises(BisectionError, match="are not one batch, so it cannot be run again; give --step"):
+    with pytest.raises(RunError, match="are not one batch, so it cannot be run again"):
         run_again(conformance_model, mixed)
 
 
@@ -125,8 +126,11 @@ ARGUMENTS = {"steps": 4, "gen_length": 8, "block_length": 8, "seed": 0}
         (SamplerIdentity("llada", 1, {**ARGUMENTS, "gen_length": 16}), "are not one batch"),
     ],
 )
-def test_a_baseline_that_does_not_say_how_it_ran_asks_for_a_step(
+def test_a_baseline_that_does_not_say_how_it_ran_is_not_run_again(
     conformance_model: LoadedModel, baseline: Baseline, sampler: SamplerIdentity | None, says: str
 ) -> None:
-    with pytest.raises(BisectionError, match=f"{says}.*give --step"):
-        run_again(conformance_model, replace(baseline, sampler=sampler))
+    changed = replace(baseline, sampler=sampler)
+    with pytest.raises(RunError, match=says):
+        run_again(conformance_model, changed)
+    with pytest.raises(BisectionError, match=f"{says}.*; give --step$"):
+        bisect(conformance_model, changed)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from difftrace.core.trajectory import Ints, Trajectory
 
+Keys = npt.NDArray[np.int64]
 Kind = Literal["sequences", "prompt", "initial", "decision", "length"]
 
 
@@ -84,6 +86,20 @@ def _before_any_step(
     return Divergence(kind, sequence, None, index, _at(golden, index), _at(observed, index), 0, 0)
 
 
+def compare_step(golden: Trajectory, step: int, positions: Ints, tokens: Ints, sequence: int) -> Divergence | None:
+    """Return where what a step committed, `tokens` at `positions`, differs from the golden step; None if it does not.
+
+    The step was taken on the golden canvas, so that all before it agrees. `positions` may come in any order.
+    """
+    order = positions.argsort(kind="stable")
+    start, end = (int(bound) for bound in golden.steps.searchsorted((step, step + 1)))
+    recorded = golden.positions[start:end].astype(np.int64), golden.tokens[start:end]
+    found = _first_event(recorded, (positions[order].astype(np.int64), tokens[order]))
+    if found is None:
+        return None
+    return Divergence("decision", sequence, step, found.key, found.golden, found.observed, step, start + found.index)
+
+
 def _compare_events(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
     common = min(golden.num_steps, observed.num_steps)
     columns = []
@@ -91,19 +107,38 @@ def _compare_events(golden: Trajectory, observed: Trajectory, sequence: int) -> 
         events = int(trajectory.steps.searchsorted(common))
         keys = trajectory.steps[:events].astype(np.int64) * trajectory.length + trajectory.positions[:events]
         columns.append((keys, trajectory.tokens[:events]))
-    (golden_keys, golden_tokens), (observed_keys, observed_tokens) = columns
+    found = _first_event(*columns)
+    if found is not None:
+        step, position = divmod(found.key, golden.length)
+        return Divergence("decision", sequence, step, position, found.golden, found.observed, step, found.index)
+    if golden.num_steps != observed.num_steps:
+        return Divergence("length", sequence, common, None, None, None, common, columns[0][0].size)
+    return None
+
+
+@dataclass(frozen=True)
+class _Event:
+    """The first event that two sides do not share: how many they do, its key, and each side's token or None."""
+
+    index: int
+    key: int
+    golden: int | None
+    observed: int | None
+
+
+def _first_event(golden: tuple[Keys, Ints], observed: tuple[Keys, Ints]) -> _Event | None:
+    """Compare events, each side's keys ascending."""
+    (golden_keys, golden_tokens), (observed_keys, observed_tokens) = golden, observed
     shared = min(golden_keys.size, observed_keys.size)
     differs = (golden_keys[:shared] != observed_keys[:shared]) | (golden_tokens[:shared] != observed_tokens[:shared])
     first = int(differs.argmax()) if differs.any() else shared
-    candidates = [int(keys[first]) for keys in (golden_keys, observed_keys) if first < keys.size]
+    sides = (golden, observed)
+    candidates = [int(keys[first]) for keys, _ in sides if first < keys.size]
     if not candidates:
-        if golden.num_steps == observed.num_steps:
-            return None
-        return Divergence("length", sequence, common, None, None, None, common, shared)
+        return None
     key = min(candidates)
-    step, position = divmod(key, golden.length)
-    tokens = (int(tokens[first]) if first < keys.size and int(keys[first]) == key else None for keys, tokens in columns)
-    return Divergence("decision", sequence, step, position, next(tokens), next(tokens), step, first)
+    there = [int(tokens[first]) if first < keys.size and int(keys[first]) == key else None for keys, tokens in sides]
+    return _Event(first, key, *there)
 
 
 def first_difference(golden: Ints, observed: Ints) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,20 @@ from difftrace.sampling.step import Step
 
 # Chooses [B, k] positions from confidences [B, L].
 Select = Callable[[Tensor, int], Tensor]
+
+
+def double(canvas: Tensor, given: Tensor, mask_id: int) -> Tensor:
+    """Return the rows [2B, L] that guidance scores: `canvas` [B, L], then itself without what was `given`.
+
+    `given` (bool [B, L]) is what the first canvas held beside masks: the prompt, padding included.
+    """
+    return torch.cat((canvas, canvas.masked_fill(given, mask_id)))
+
+
+def unlikely_ids(config: Any, device: torch.device) -> Tensor:
+    """Return the model's ids of EOS and end-of-turn, in this order, as far as it has them."""
+    ids = [getattr(config, name, None) for name in ("eos_token_id", "eot_token_id")]
+    return torch.tensor([token for token in ids if token is not None], dtype=torch.long, device=device)
 
 
 def guide(logits: Tensor, cfg_scale: float) -> Tensor:

@@ -15,10 +15,11 @@ from difftrace.core.errors import SamplerError
 from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 from difftrace.sampling.arguments import SamplerArguments
-from difftrace.sampling.decision import decide
+from difftrace.sampling.decision import decide, double, unlikely_ids
 from difftrace.sampling.evidence import EvidenceRecorder
 from difftrace.sampling.logits import LogitsRecorder
 from difftrace.sampling.noise import noise_for
+from difftrace.sampling.schedule import candidates, schedule
 from difftrace.sampling.step import Step
 
 Record = Literal["none", "decisions", "evidence", "logits"]
@@ -155,35 +156,31 @@ def _denoise(
     recorders: Sequence[Callable[[Step], None]] = (),
 ) -> list[_Commits]:
     """Run every step on `canvas` [B, L] in place; nothing here may wait for the device."""
-    config = model.config
-    mask_id = config.mask_token_id
+    mask_id = model.config.mask_token_id
     guided = arguments.cfg_scale > 0
     noise = noise_for(arguments, canvas, attention_mask)
-    given = canvas != mask_id  # what guidance hides from the unconditional rows: the prompt, padding included
+    given = canvas != mask_id
     batch_mask = (
         torch.cat((attention_mask, attention_mask)) if guided and attention_mask is not None else attention_mask
     )
-    unlikely = _ids(canvas, [getattr(config, "eos_token_id", None), getattr(config, "eot_token_id", None)])
+    unlikely = unlikely_ids(model.config, canvas.device)
     commits: list[_Commits] = []
     with tqdm(total=arguments.steps, desc="denoising", delay=_PROGRESS_AFTER, disable=None, leave=False) as progress:
-        for block in range(arguments.num_blocks):
-            end = prompt_length + (block + 1) * arguments.block_length
-            for quota in arguments.quotas():
-                rows = torch.cat((canvas, canvas.masked_fill(given, mask_id))) if guided else canvas
-                logits = model(rows, attention_mask=batch_mask).logits
-                masked = canvas == mask_id
-                masked[:, end:] = False
-                decision = decide(logits, masked, quota, len(commits), arguments, noise, unlikely)
-                commits.append(_Commits(len(commits), decision.positions, decision.tokens))
-                canvas.scatter_(1, decision.positions, decision.tokens)
-                if recorders:
-                    step = decision.as_step(arguments.temperature)
-                    for record in recorders:
-                        record(step)
-                    del step
-                # Else they stay allocated during the next forward, with what they refer to.
-                del logits, decision
-                progress.update()
+        for planned in schedule(arguments, prompt_length):
+            rows = double(canvas, given, mask_id) if guided else canvas
+            logits = model(rows, attention_mask=batch_mask).logits
+            masked = candidates(canvas, mask_id, planned)
+            decision = decide(logits, masked, planned.quota, planned.number, arguments, noise, unlikely)
+            commits.append(_Commits(planned.number, decision.positions, decision.tokens))
+            canvas.scatter_(1, decision.positions, decision.tokens)
+            if recorders:
+                step = decision.as_step(arguments.temperature)
+                for record in recorders:
+                    record(step)
+                del step
+            # Else they stay allocated during the next forward, with what they refer to.
+            del logits, decision
+            progress.update()
     return commits
 
 
@@ -265,7 +262,3 @@ def _mask_id(model: DenoisingModel) -> int:
     if mask_id is None:
         raise SamplerError("model.config.mask_token_id is not set: this is no masked diffusion model")
     return int(mask_id)
-
-
-def _ids(canvas: Tensor, ids: Sequence[int | None]) -> Tensor:
-    return torch.tensor([token for token in ids if token is not None], dtype=torch.long, device=canvas.device)

@@ -10,7 +10,7 @@ from typing import Final
 from difftrace.core.bisection import Against, Bisection, Decisions, StepChoice
 from difftrace.core.comparison import Divergence, compare_sequences
 from difftrace.core.error_gain import error_gains
-from difftrace.core.errors import BisectionError
+from difftrace.core.errors import BisectionError, RunError
 from difftrace.core.module_difference import ModuleFinding, first_difference
 from difftrace.core.module_trace import GoldenLayers, ModuleTrace, TraceOrigin
 from difftrace.core.recording import Baseline, ModelIdentity
@@ -125,7 +125,11 @@ def _choose(loaded: LoadedModel, baseline: Baseline, step: int | None, sequence:
 
 def _divergence(loaded: LoadedModel, baseline: Baseline, sequence: int | None) -> Divergence | None:
     """Return where the model's own run leaves the baseline, in one sequence or in any."""
-    golden, observed = [record.trajectory for record in baseline.sequences], run_again(loaded, baseline)
+    try:
+        observed = run_again(loaded, baseline)
+    except RunError as error:
+        raise BisectionError(f"{error}; give --step") from None
+    golden = [record.trajectory for record in baseline.sequences]
     if sequence is None:
         return compare_sequences(golden, observed)
     one = slice(sequence, sequence + 1)

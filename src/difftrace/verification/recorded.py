@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difftrace.core.errors import BisectionError
+from difftrace.core.errors import BisectionError, RunError
 from difftrace.core.recording import Baseline, SamplerIdentity
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.enforcement import enforce
 from difftrace.models import LoadedModel
 from difftrace.sampling import SamplerArguments, generate
 from difftrace.sampling.arguments import BEHAVIOUR_VERSION, NAME
+from difftrace.sampling.decision import double
 from difftrace.verification.runner import threads_that_pay
 
 
@@ -28,46 +29,48 @@ class StepInputs:
     attention_mask: Tensor | None
 
 
-def recorded_arguments(sampler: SamplerIdentity | None) -> SamplerArguments:
-    """Return the arguments that a baseline names.
+@dataclass(frozen=True, eq=False)
+class RecordedBatch:
+    """What a baseline was recorded with: one batch of B sequences, denoised together.
 
-    Raises BisectionError where they are not those of the sampler here, in the version it has here.
+    Attributes:
+        arguments: of the sampler.
+        trajectories: what came out, B many.
+        prompt_ids: [B, P], left-padded.
+        prompt_mask: [B, P], 0 at padding; None where nothing is hidden.
     """
-    if sampler is None:
-        raise BisectionError("the baseline does not say which sampler ran, so it cannot be run again; give --step")
-    if (sampler.name, sampler.version) != (NAME, BEHAVIOUR_VERSION):
-        raise BisectionError(
-            f"the baseline was recorded by sampler {sampler.name} version {sampler.version}, here is {NAME} version"
-            f" {BEHAVIOUR_VERSION}, so it cannot be run again; give --step"
-        )
-    known = {field.name for field in fields(SamplerArguments)}
-    unknown = sorted(set(sampler.arguments) - known)
-    if unknown:
-        raise BisectionError(f"the baseline names the sampler argument {unknown[0]!r}, which there is not; give --step")
-    arguments: dict[str, Any] = dict(sampler.arguments)
-    try:
-        return SamplerArguments(**arguments)
-    except TypeError as error:
-        raise BisectionError(f"the baseline's sampler arguments are not complete ({error}); give --step") from None
+
+    arguments: SamplerArguments
+    trajectories: tuple[Trajectory, ...]
+    prompt_ids: Tensor
+    prompt_mask: Tensor | None
+
+
+def recorded_batch(baseline: Baseline) -> RecordedBatch:
+    """Return how a baseline was recorded; RunError where it does not say so, or not to this sampler."""
+    arguments = _recorded_arguments(baseline.sampler)
+    trajectories = tuple(record.trajectory for record in baseline.sequences)
+    prompt_length = trajectories[0].length - arguments.gen_length
+    if len({t.length for t in trajectories}) != 1 or prompt_length < 0:
+        raise RunError("the baseline's sequences are not one batch, so it cannot be run again")
+    ids = torch.tensor(np.stack([t.initial[:prompt_length] for t in trajectories]), dtype=torch.long)
+    mask = _attention_mask(trajectories)
+    return RecordedBatch(arguments, trajectories, ids, None if mask is None else mask[:, :prompt_length])
 
 
 def run_again(loaded: LoadedModel, baseline: Baseline) -> list[Trajectory]:
     """Denoise the baseline's prompts as it says they were, with `loaded`; return one trajectory for each sequence.
 
-    Raises BisectionError where the baseline does not say how, or the model cannot.
+    Raises RunError where the baseline does not say how, SamplerError where the model cannot.
     """
-    arguments = recorded_arguments(baseline.sampler)
+    batch = recorded_batch(baseline)
+    arguments = batch.arguments
     if arguments.seed is None:
-        raise BisectionError("the baseline was recorded without a seed, so it cannot be run again; give --step")
-    trajectories = [record.trajectory for record in baseline.sequences]
-    prompt_length = trajectories[0].length - arguments.gen_length
-    if len({t.length for t in trajectories}) != 1 or prompt_length < 0:
-        raise BisectionError("the baseline's sequences are not one batch, so it cannot be run again; give --step")
-    ids = torch.tensor(np.stack([t.initial[:prompt_length] for t in trajectories]), dtype=torch.long)
-    mask = _attention_mask(trajectories)
-    mask = None if mask is None else mask[:, :prompt_length]
+        raise RunError("the baseline was recorded without a seed, so it cannot be run again")
     with enforce(arguments.seed, device=loaded.device, threads=threads_that_pay(loaded.model)):
-        return generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict()).trajectories
+        return generate(
+            loaded.model, batch.prompt_ids, attention_mask=batch.prompt_mask, **arguments.as_dict()
+        ).trajectories
 
 
 def inputs_at(loaded: LoadedModel, baseline: Baseline, step: int, sequence: int | None) -> StepInputs:
@@ -89,9 +92,28 @@ def inputs_at(loaded: LoadedModel, baseline: Baseline, step: int, sequence: int 
     if _is_guided(baseline.sampler):
         mask_id = loaded.config.mask_token_id
         initial = torch.tensor(np.stack([t.initial for t in trajectories]), dtype=torch.long)
-        canvas = torch.cat((canvas, canvas.masked_fill(initial != mask_id, mask_id)))
+        canvas = double(canvas, initial != mask_id, mask_id)
         mask = None if mask is None else torch.cat((mask, mask))
     return StepInputs(canvas.to(loaded.device), None if mask is None else mask.to(loaded.device))
+
+
+def _recorded_arguments(sampler: SamplerIdentity | None) -> SamplerArguments:
+    if sampler is None:
+        raise RunError("the baseline does not say which sampler ran, so it cannot be run again")
+    if (sampler.name, sampler.version) != (NAME, BEHAVIOUR_VERSION):
+        raise RunError(
+            f"the baseline was recorded by sampler {sampler.name} version {sampler.version}, here is {NAME} version"
+            f" {BEHAVIOUR_VERSION}, so it cannot be run again"
+        )
+    known = {field.name for field in fields(SamplerArguments)}
+    unknown = sorted(set(sampler.arguments) - known)
+    if unknown:
+        raise RunError(f"the baseline names the sampler argument {unknown[0]!r}, which there is not")
+    arguments: dict[str, Any] = dict(sampler.arguments)
+    try:
+        return SamplerArguments(**arguments)
+    except TypeError as error:
+        raise RunError(f"the baseline's sampler arguments are not complete ({error})") from None
 
 
 def _chosen(baseline: Baseline, sequence: int | None) -> list[Trajectory]:

@@ -83,7 +83,7 @@ class ModelRunner:
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
         threads = threads_that_pay(loaded.model)
         with enforce(seed, profile=self.profile, device=loaded.device, threads=threads) as held:
-            generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
+            generation = generate(loaded.model, ids, attention_mask=mask, record="decisions", **arguments.as_dict())
             held.check()
             environment = fingerprint(loaded.device, loaded.dtype)
         trajectories = tuple(generation.trajectories)
