@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -36,6 +36,7 @@ from difftrace.sampling.noise import UpstreamNoise
 from difftrace.verification.runner import denoise
 
 Ids = list[int]
+Result = Literal["right", "no effect", "wrong"]
 Tensors = dict[str, Tensor]
 Within = Callable[[LoadedModel], AbstractContextManager[object]]
 
@@ -157,9 +158,15 @@ class Verdict:
     has_effect: bool
 
     @property
-    def is_right(self) -> bool:
-        """Whether the class is one the fault may be given."""
-        return self.classification.divergence_class in self.fault.expected
+    def result(self) -> Result:
+        """Whether the class is one that the fault may be given; without an effect there may be nothing to classify.
+
+        Where no decision and no logit differs, what the sampler would have preferred may, which is drift.
+        """
+        given = self.classification.divergence_class
+        if given in self.fault.expected:
+            return "right"
+        return "no effect" if not self.has_effect and given in ("IDENTICAL", "DRIFT") else "wrong"
 
 
 def inject(subject: Subject, fault: Fault) -> Iterator[Verdict]:
@@ -358,6 +365,11 @@ def _selecting(select: decision.Select) -> Within:
     return lambda _loaded: patch.dict(decision.SELECT, {"stable": select})
 
 
+def _elsewhere(within: Within, setting: Setting) -> tuple[Run, ...]:
+    """Run with another attention backend too, so that no logit is the golden's."""
+    return setting.twice(within=within, attention="flash")
+
+
 def _in_bfloat16(setting: Setting) -> tuple[Run, ...]:
     return setting.twice(loaded=setting.subject.loaded("bfloat16"))
 
@@ -366,7 +378,17 @@ def _in_bfloat16(setting: Setting) -> tuple[Run, ...]:
 _WIDE = {"gen_length": 64, "block_length": 64, "steps": 16}
 _DRAWN = {"temperature": 0.8}
 _GENERATOR = partial(_within, _patched(llada, "noise_for", _generator_noise))
-_WITHOUT_OPTIONS = partial(_within, _patched(llada, "decide", _decide_without_eos_options))
+
+# What is done to the sampler, and the arguments under which it can show.
+_IN_THE_SAMPLER: Mapping[str, tuple[Within, Mapping[str, Any]]] = {
+    "the lowest confidences are taken": (_selecting(_lowest), {}),
+    "quota off by one": (_patched(SamplerArguments, "quotas", _quota_off_by_one), {}),
+    **{
+        f"{option} ignored": (_patched(llada, "decide", _decide_without_eos_options), {option: True})
+        for option in ("logits_eos_inf", "confidence_eos_eot_inf")
+    },
+    "confidences computed in bfloat16": (_patched(decision, "confidence_of", _coarse_confidence), {}),
+}
 
 FAULTS: tuple[Fault, ...] = (
     Fault("another prompt template", ("INPUT",), partial(_with_prompt, _other_template)),
@@ -399,18 +421,18 @@ FAULTS: tuple[Fault, ...] = (
         golden=_WIDE,
         dtype="bfloat16",
     ),
-    Fault("the lowest confidences are taken", ("LOGIC",), partial(_within, _selecting(_lowest))),
-    Fault("quota off by one", ("LOGIC",), partial(_within, _patched(SamplerArguments, "quotas", _quota_off_by_one))),
-    Fault("logits_eos_inf ignored", ("LOGIC",), _WITHOUT_OPTIONS, golden={"logits_eos_inf": True}),
-    Fault("confidence_eos_eot_inf ignored", ("LOGIC",), _WITHOUT_OPTIONS, golden={"confidence_eos_eot_inf": True}),
-    Fault(
-        "confidences computed in bfloat16",
-        ("LOGIC",),
-        partial(_within, _patched(decision, "confidence_of", _coarse_confidence)),
+    *(
+        Fault(name, ("LOGIC",), partial(_within, within), golden=golden)
+        for name, (within, golden) in _IN_THE_SAMPLER.items()
+    ),
+    *(
+        Fault(f"{name}, another backend", ("LOGIC",), partial(_elsewhere, within), golden=golden)
+        for name, (within, golden) in _IN_THE_SAMPLER.items()
     ),
     Fault("one layer's output x 1.01", ("NUMERIC",), partial(_within, partial(_hooked, lambda output: output * 1.01))),
     Fault("RMSNorm epsilon 1e-5 -> 1e-3", ("NUMERIC",), partial(_within, _other_epsilon)),
     Fault("another attention backend", ("IDENTICAL", "DRIFT"), lambda setting: setting.twice(attention="flash")),
-    Fault("bfloat16 against float32", ("NEAR_TIE", "NUMERIC"), _in_bfloat16),
+    # Drift where no decision differs.
+    Fault("bfloat16 against float32", ("NEAR_TIE", "NUMERIC", "DRIFT"), _in_bfloat16),
     Fault("the last step is missing", ("LENGTH",), partial(_within, _one_step_short)),
 )
