@@ -248,7 +248,7 @@ def _lengths(golden: Evidence, observed: Evidence, steps: int) -> Array:
     known = (golden.sketched[:steps] == observed.sketched[:steps]) & (golden.sketched[:steps] > 0)
     with np.errstate(invalid="ignore"):
         difference = golden.sketches[:steps].astype(np.float64) - observed.sketches[:steps]
-        lengths = np.sqrt(np.square(difference).mean(axis=1))
+        lengths: Array = np.sqrt(np.square(difference).mean(axis=1))
     lengths[~known] = np.nan
     lengths[equal_logits(golden, observed, steps)] = 0.0
     return lengths
@@ -261,8 +261,8 @@ def _reaches(lengths: Array, golden: Evidence, observed: Evidence) -> Array:
     length, wherever they differ. The length is estimated, from sketches of float32, whose rounding hides small ones.
     """
     steps = len(lengths)
-    largest_sketch = np.maximum(np.abs(golden.sketches[:steps]), np.abs(observed.sketches[:steps])).max(axis=1)
-    hidden = np.where(equal_logits(golden, observed, steps), 0.0, np.finfo(np.float32).eps * largest_sketch)
+    highest = np.maximum(np.abs(golden.sketches[:steps]), np.abs(observed.sketches[:steps])).max(axis=1)
+    hidden = np.where(equal_logits(golden, observed, steps), 0.0, np.finfo(np.float32).eps * highest)
     reaches: Array = math.sqrt(2) * (_ESTIMATE * lengths + hidden)
     return reaches
 
