@@ -42,6 +42,7 @@ def calibrate(loaded: LoadedModel, baseline: Baseline, margin: float = MARGIN) -
     batch = recorded_batch(baseline)
     if batch.arguments.seed is None:
         raise RunError("the baseline was recorded without a seed, so it cannot be run again")
+    _refuse_other_model(baseline, loaded)
     base, again = (run.to_baseline(None) for run in _denoise(loaded, batch, batch.prompt_ids, batch.prompt_mask, 2))
     _refuse_others(baseline, base)
     if not base.same_decisions(again):
@@ -67,6 +68,12 @@ def _denoise(
     attention: str | None = None,
 ) -> tuple[Run, ...]:
     return denoise(loaded, ids, mask, batch.arguments, times=times, attention=attention)
+
+
+def _refuse_other_model(baseline: Baseline, loaded: LoadedModel) -> None:
+    golden = baseline.model
+    if golden is not None and golden.weights is not None and golden.weights != loaded.identity.weights:
+        raise CalibrationError(f"model {loaded.name} has other weights than the one that was recorded")
 
 
 def _refuse_others(baseline: Baseline, base: Baseline) -> None:
