@@ -88,6 +88,18 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     assert str(conformance_folder) not in file.read_text()
 
 
+def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "divergence.json"
+    command = [sys.executable, str(BENCHMARKS / "divergence.py"), "--prompts", "1", "--only", "last step"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the last step is missing" in done.stdout
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    figures = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert figures["reference: LENGTH given LENGTH"] == figures["conformance: share right"] == 1
+
+
 @pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")
 def test_the_cost_of_determinism_is_measured_for_both_cpu_profiles(tmp_path: Path) -> None:
     file = tmp_path / "cost.json"

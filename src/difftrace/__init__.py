@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.environments import Comparability, comparable
     from difftrace.core.errors import DiffTraceError
+    from difftrace.core.replay import Replay, replay
     from difftrace.core.trajectory import Trajectory
     from difftrace.determinism.digest import checkpoint_digest, digest
     from difftrace.determinism.enforcement import enforce
@@ -33,6 +34,7 @@ _HOMES = {
     "Comparability": "difftrace.core.environments",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
+    "Replay": "difftrace.core.replay",
     "Trajectory": "difftrace.core.trajectory",
     "checkpoint_digest": "difftrace.determinism.digest",
     "classify": "difftrace.core.classification",
@@ -42,6 +44,7 @@ _HOMES = {
     "enforce": "difftrace.determinism.enforcement",
     "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "replay": "difftrace.core.replay",
     "scan": "difftrace.determinism.scan",
     "status": "difftrace.determinism.status",
 }
@@ -52,6 +55,7 @@ __all__ = [
     "Comparability",
     "DiffTraceError",
     "Divergence",
+    "Replay",
     "Trajectory",
     "__version__",
     "checkpoint_digest",
@@ -62,6 +66,7 @@ __all__ = [
     "enforce",
     "fingerprint",
     "load",
+    "replay",
     "scan",
     "status",
 ]

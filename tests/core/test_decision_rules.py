@@ -495,11 +495,25 @@ def test_each_quantity_above_its_budget_is_numeric(between: Between) -> None:
     observed["commits"][1] = commit(4, 6, margin=2.21)
     found = between(golden, observed)
     assert (found.divergence_class, found.decided_by and found.decided_by.quantity) == ("NUMERIC", "scores")
-    golden, observed = order_flip(0.01, 0.01)
+    golden, observed = order_flip(0.01, 0.01, rms=0.01)
     observed["rejected"][1] = reject(8, -2.11)
     found = between(golden, observed)
     assert (found.divergence_class, found.decided_by and found.decided_by.quantity) == ("NUMERIC", "confidences")
     assert "log-confidences differ by up to 0.11, at step 0; the budget is 0.1" in found.reason
+
+
+def test_confidences_that_differ_by_more_than_the_logits_can_move_them_are_logic(between: Between) -> None:
+    # 10,000 logits with a root mean square of 0.00001 are apart by 0.001 in all.
+    golden, observed = order_flip(0.01, 0.01, rms=0.00001)
+    observed["rejected"][1] = reject(8, -2.11)
+    found = between(golden, observed)
+    assert (found.divergence_class, found.decided_by and found.decided_by.quantity) == ("LOGIC", "confidences")
+    assert "differ by up to 0.11 at step 0, where the budget is 0.1" in found.reason
+    assert "which can move one by 0.0021 at most" in found.reason
+    # What another sampler's confidences are made of is not known.
+    assert between(golden, observed, sampler=None).divergence_class == "NUMERIC"
+    unsketched = (dict(step, sketched=0) for step in (golden, observed))
+    assert between(*unsketched).divergence_class == "NUMERIC"
 
 
 def test_the_flip_itself_is_held_against_the_budget(between: Between) -> None:

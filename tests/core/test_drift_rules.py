@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from difftrace.core.classification import Classification, classify
-from difftrace.core.recording import Baseline, Budget, SequenceRecord
+from difftrace.core.recording import Baseline, Budget, SamplerIdentity, SequenceRecord
 
 Between = Callable[..., Classification]
 Step = dict[str, Any]
@@ -52,7 +52,7 @@ def test_other_logits_within_the_budget_are_drift(between: Between) -> None:
     [
         (steps(), steps({"logits": 2, "rms": 0.021}), "logits"),
         (steps(), steps({"logits": 2}, margin=3.3), "scores"),
-        (steps(), steps({"logits": 2}, rejected=-1.01), "confidences"),
+        (steps(), steps({"logits": 2, "rms": 0.02}, rejected=-1.01), "confidences"),
     ],
 )
 def test_other_logits_beyond_the_budget_are_numeric(
@@ -82,8 +82,16 @@ def test_other_confidences_from_equal_logits_are_drift_or_logic(between: Between
     assert (found.divergence_class, found.step) == ("DRIFT", 1)
     found = between(steps(), steps(rejected=-1.1))
     assert (found.divergence_class, found.step) == ("LOGIC", 1)
-    assert "At step 1 the logits are equal in every bit." in found.reason
+    assert "0.2 at step 1" in found.reason
+    assert "the logits, which are equal in every bit" in found.reason
     assert between(steps(), steps(margin=3.5)).divergence_class == "LOGIC"
+
+
+def test_guidance_lets_the_logits_move_confidences_further(between: Between) -> None:
+    golden, observed = steps(), steps({"logits": 2, "rms": 0.0008}, rejected=-1.1)
+    assert between(golden, observed).divergence_class == "LOGIC"
+    guided = SamplerIdentity("llada", 1, {"cfg_scale": 2.0})
+    assert between(golden, observed, sampler=guided).divergence_class == "NUMERIC"
 
 
 def test_a_confidence_of_zero_in_one_run_alone_is_logic(between: Between) -> None:

@@ -13,6 +13,7 @@ from difftrace.core.text import printable
 
 _COMMANDS = {
     "bisect": "difftrace.cli.bisect",
+    "calibrate": "difftrace.cli.calibrate",
     "doctor": "difftrace.cli.doctor",
     "layers": "difftrace.cli.layers",
     "scan": "difftrace.cli.scan",

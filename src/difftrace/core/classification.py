@@ -129,7 +129,7 @@ def _finding(golden: Baseline, observed: Baseline, repeated: Baseline | None, he
 def _of_sequences(sequences: Sequence[Pair], golden: Baseline, held: Tolerance | None) -> Finding:
     """Apply the rules on decisions to every sequence and return the finding to report."""
     found = [
-        drift_finding(pair, held) if pair.parting is None else decision_finding(pair, golden, held)
+        drift_finding(pair, golden, held) if pair.parting is None else decision_finding(pair, golden, held)
         for pair in sequences
     ]
     differing = [finding for finding in found if finding is not None]

@@ -7,10 +7,12 @@ In this order, the first that applies:
 3. the logits are equal in every bit: TIE_BREAK where all that was chosen among is exactly equal, RNG where the random
    numbers differ, else LOGIC, as the sampler decided otherwise from the same input
 4. the random numbers differ: RNG, since these alone can turn decisions
-5. what was measured up to this step exceeds the budget: NUMERIC
-6. a confidence that is 0 in one run only: LOGIC, since only a rule of the sampler makes it so
-7. within either run all that was chosen among is exactly equal: TIE_BREAK
-8. every flip is explained by noise (`difftrace.core.flips`): NEAR_TIE, of the kind of the first decision that differs;
+5. a confidence leaves its budget by more than the logits can have moved it: LOGIC, as the sampler makes something else
+   of nearly the same input
+6. what was measured up to this step exceeds the budget: NUMERIC
+7. a confidence that is 0 in one run only: LOGIC, since only a rule of the sampler makes it so
+8. within either run all that was chosen among is exactly equal: TIE_BREAK
+9. every flip is explained by noise (`difftrace.core.flips`): NEAR_TIE, of the kind of the first decision that differs;
    if one is not: LOGIC
 
 Digests are only asked whether they are equal, which means the same in every environment.
@@ -33,6 +35,9 @@ from difftrace.core.recording import Baseline
 
 # Samplers that commit as many positions at a step as canvas and arguments say, whatever the model returned.
 _FIXED_NUMBER: Final = frozenset({"llada"})
+
+# Samplers whose confidences are softmax probabilities, unless they are drawn.
+_SOFTMAX: Final = frozenset({"llada"})
 
 _MOST_NAMED: Final = 4
 
@@ -140,6 +145,9 @@ def _of_numbers(parting: _Parting, golden: Baseline, tolerance: Tolerance | None
     unknown = _unmeasurable(parting, measured, tolerance)
     if unknown is not None:
         return unknown
+    finding = excess_finding(parting.differences, golden, tolerance)
+    if finding is not None:
+        return finding
     worst = largest(measured)
     if worst is not None and worst.exceeds:
         return Finding("NUMERIC", exceeding(worst), decided_by=worst)
@@ -242,6 +250,23 @@ def exceeding(measured: Measured) -> str:
         "logits": "logits differ by a root mean square of up to",
     }[measured.quantity]
     return f"The {what} {measured.epsilon:.2g}, at step {measured.step}; the budget is {measured.tau:.2g}."
+
+
+def excess_finding(found: Differences, golden: Baseline, tolerance: Tolerance | None) -> Finding | None:
+    """Return that the sampler computes confidences otherwise, if the logits cannot have moved one so far; else None."""
+    if tolerance is None or golden.sampler is None or golden.sampler.name not in _SOFTMAX:
+        return None
+    excess = found.excess(tolerance.budget, amplification(golden))
+    if excess is None:
+        return None
+    by = {one.quantity: one for one in found.measured(tolerance.budget)}
+    can = "which are equal in every bit" if excess.reach == 0 else f"which can move one by {excess.reach:.2g} at most"
+    reason = (
+        f"Log-confidences differ by up to {excess.epsilon:.2g} at step {excess.step}, where the budget is"
+        f" {tolerance.budget.confidences:.2g}, and not because of the logits, {can}: the sampler computes them"
+        " otherwise."
+    )
+    return Finding("LOGIC", reason, step=excess.step, decided_by=by["confidences"])
 
 
 def _logic(reason: str) -> Finding:

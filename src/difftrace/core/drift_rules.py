@@ -1,6 +1,8 @@
 """Rules on sequences of which no common decision differs: RNG, LOGIC, NUMERIC, LENGTH and DRIFT, in this order.
 
-LENGTH precedes DRIFT, unlike in the list of classes: decisions that one run lacks are no equal decisions.
+LOGIC are other candidates, confidences that differ by more than the budget and than the logits can have moved them, and
+a confidence that is 0 in one run only. LENGTH precedes DRIFT, unlike in the list of classes: decisions that one run
+lacks are no equal decisions.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import numpy.typing as npt
 
 from difftrace.core.budgets import Tolerance
 from difftrace.core.classes import Finding
-from difftrace.core.decision_rules import NO_BUDGET, exceeding
+from difftrace.core.decision_rules import NO_BUDGET, exceeding, excess_finding
 from difftrace.core.evidence import Evidence
 from difftrace.core.evidence_columns import LAYOUT
 from difftrace.core.noise import Differences, differences, equal_logits, largest
 from difftrace.core.pairs import Pair
+from difftrace.core.recording import Baseline
 
 # What the sampler made of the logits.
 _STATISTICS: Final = tuple(
@@ -29,8 +32,11 @@ _STATISTICS: Final = tuple(
 Array = npt.NDArray[Any]
 
 
-def drift_finding(pair: Pair, tolerance: Tolerance | None) -> Finding | None:
-    """Return what differs between two sequences of equal decisions; None if nothing does that was recorded."""
+def drift_finding(pair: Pair, baseline: Baseline, tolerance: Tolerance | None) -> Finding | None:
+    """Return what differs between two sequences of equal decisions, the golden's being one of `baseline`.
+
+    None if nothing does that was recorded.
+    """
     if pair.evidences is None:
         return _length(pair)
     golden, observed = pair.evidences
@@ -42,9 +48,14 @@ def drift_finding(pair: Pair, tolerance: Tolerance | None) -> Finding | None:
         if not changed.any():
             return _length(pair)
         found = differences((pair.golden.trajectory, golden), (pair.observed.trajectory, observed), steps)
-        finding = _of_numbers(found, other_logits, tolerance) or _length(pair) or _drift(found, changed, tolerance)
+        finding = (
+            excess_finding(found, baseline, tolerance)
+            or _of_numbers(found, other_logits, tolerance)
+            or _length(pair)
+            or _drift(found, changed, tolerance)
+        )
         measured = found.measured(None if tolerance is None else tolerance.budget)
-        finding = replace(finding, noise=measured, decided_by=largest(measured))
+        finding = replace(finding, noise=measured, decided_by=finding.decided_by or largest(measured))
     return replace(finding, sequence=pair.index)
 
 

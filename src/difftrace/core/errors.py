@@ -47,6 +47,10 @@ class BudgetError(DiffTraceError, ValueError):
     """A budget holds something that no difference can be held against."""
 
 
+class CalibrationError(DiffTraceError):
+    """A budget cannot be measured on what was given."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ Quantity = Literal["scores", "confidences", "logits"]
 
 # Below e**-15 float16, the narrowest dtype that confidences are computed in, may have rounded one to 0.
 _UNDERFLOW = -15.0
+# A length is estimated from 32 squares with a standard deviation of an eighth: four of them.
+_ESTIMATE: Final = 1.5
 # As many values bound the noise they are drawn from well enough to say that something is none.
 _ENOUGH = 16
 
@@ -87,13 +89,30 @@ class Compared:
         return Measured(quantity, float(self.values[at]), tau, self.values.size, int(self.steps[at]))
 
 
+@dataclass(frozen=True)
+class Excess:
+    """A log-confidence that differs by `epsilon`, although the logits of its step move none by more than `reach`."""
+
+    step: int
+    epsilon: float
+    reach: float
+
+
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """All that was compared, and `barred`: the first step where a confidence is 0 in one run only, or None."""
+    """All that was compared.
+
+    Attributes:
+        scores, confidences, logits: the quantities.
+        reaches: by how much the logits of each step can have moved a log-confidence that is their softmax's, without
+            guidance, float64 [S]; NaN where it is not known.
+        barred: the first step where a confidence is 0 in one run only, or None.
+    """
 
     scores: Compared
     confidences: Compared
     logits: Compared
+    reaches: Array
     barred: int | None
 
     def measured(self, budget: Budget | None) -> tuple[Measured, ...]:
@@ -113,6 +132,20 @@ class Differences:
             if isinstance(compared, Compared)
         )
         return int(np.concatenate(list(above)).min())
+
+    def excess(self, budget: Budget, amplification: float) -> Excess | None:
+        """Return the log-confidence that leaves its budget furthest without the logits' doing, or None.
+
+        `amplification` is what guidance may make of a difference of the model's logits. Nothing is concluded from steps
+        whose logits cannot be compared.
+        """
+        reach = amplification * self.reaches[self.confidences.steps]
+        values = self.confidences.values
+        beyond = np.where((values > budget.confidences) & (values > reach), values - reach, -np.inf)
+        if not (beyond > 0).any():
+            return None
+        at = int(beyond.argmax())
+        return Excess(int(self.confidences.steps[at]), float(values[at]), float(reach[at]))
 
     def elsewhere(self, quantity: Literal["scores", "confidences"], factor: float) -> tuple[float, bool]:
         """Return how large the noise of a quantity is by other witnesses than the decisions that differ, and
@@ -134,7 +167,9 @@ def differences(golden: tuple[Trajectory, Evidence], observed: tuple[Trajectory,
     """Compare the first `steps` steps of two runs of one sequence, whose canvases before each of them are equal."""
     scores = _scores(golden, observed, steps)
     confidences, barred = _confidences(golden, observed, steps)
-    return Differences(scores, confidences, _logits(golden[1], observed[1], steps), barred)
+    lengths = _lengths(golden[1], observed[1], steps)
+    logits = _logits(lengths, golden[1], steps)
+    return Differences(scores, confidences, logits, _reaches(lengths, golden[1], observed[1]), barred)
 
 
 def largest(measured: tuple[Measured, ...]) -> Measured | None:
@@ -204,14 +239,32 @@ def _ranked(trajectory: Trajectory, evidence: Evidence, steps: int) -> tuple[Arr
     )
 
 
-def _logits(golden: Evidence, observed: Evidence, steps: int) -> Compared:
-    equal = equal_logits(golden, observed, steps)
+def _logits(lengths: Array, golden: Evidence, steps: int) -> Compared:
+    values = lengths / np.sqrt(np.maximum(golden.sketched[:steps], 1))
+    return _finite(values, np.arange(steps), np.zeros(steps, dtype=bool), np.ones(steps, dtype=bool))
+
+
+def _lengths(golden: Evidence, observed: Evidence, steps: int) -> Array:
     known = (golden.sketched[:steps] == observed.sketched[:steps]) & (golden.sketched[:steps] > 0)
     with np.errstate(invalid="ignore"):
         difference = golden.sketches[:steps].astype(np.float64) - observed.sketches[:steps]
-        squares = np.square(difference).mean(axis=1)
-    values = np.where(equal, 0.0, np.sqrt(squares / np.maximum(golden.sketched[:steps], 1)))
-    return _finite(values, np.arange(steps), np.zeros(steps, dtype=bool), known | equal)
+        lengths: Array = np.sqrt(np.square(difference).mean(axis=1))
+    lengths[~known] = np.nan
+    lengths[equal_logits(golden, observed, steps)] = 0.0
+    return lengths
+
+
+def _reaches(lengths: Array, golden: Evidence, observed: Evidence) -> Array:
+    """Return by how much logits that are apart by vectors of these lengths can move a log-softmax.
+
+    Its gradient is a one-hot vector minus probabilities, which is no longer than sqrt(2): so by sqrt(2) times the
+    length, wherever they differ. The length is estimated, from sketches of float32, whose rounding hides small ones.
+    """
+    steps = len(lengths)
+    highest = np.maximum(np.abs(golden.sketches[:steps]), np.abs(observed.sketches[:steps])).max(axis=1)
+    hidden = np.where(equal_logits(golden, observed, steps), 0.0, np.finfo(np.float32).eps * highest)
+    reaches: Array = math.sqrt(2) * (_ESTIMATE * lengths + hidden)
+    return reaches
 
 
 def equal_logits(golden: Evidence, observed: Evidence, steps: int) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, TypeGuard
@@ -12,13 +12,14 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
-from difftrace.sampling import SamplerArguments, generate
+from difftrace.sampling import Generation, SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
@@ -77,30 +78,8 @@ class ModelRunner:
             noise=noise,
             seed=seed,
         )
-        if arguments.seed is None:
-            raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
-        loaded = self.loaded
-        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
-        threads = threads_that_pay(loaded.model)
-        with enforce(seed, profile=self.profile, device=loaded.device, threads=threads) as held:
-            generation = generate(loaded.model, ids, attention_mask=mask, record="decisions", **arguments.as_dict())
-            held.check()
-            environment = fingerprint(loaded.device, loaded.dtype)
-        trajectories = tuple(generation.trajectories)
-        texts = prompts = None
-        if loaded.tokenizer is not None:
-            texts = tuple(loaded.tokenizer.decode(t.final[ids.shape[1] :].tolist()) for t in trajectories)
-            prompts = tuple(loaded.tokenizer.decode(t.prompt.tolist()) for t in trajectories)
-        return Run(
-            trajectories=trajectories,
-            texts=texts,
-            prompt_texts=prompts,
-            model=loaded.identity,
-            sampler=arguments.identity(),
-            environment=environment,
-            pieces=_pieces(loaded.tokenizer, trajectories),
-            evidences=tuple(generation.evidence),
-        )
+        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
+        return denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -108,6 +87,62 @@ class ModelRunner:
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
+
+
+def denoise(
+    loaded: LoadedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor | None,
+    arguments: SamplerArguments,
+    *,
+    profile: str | None = None,
+    attention: str | None = None,
+    times: int = 1,
+) -> tuple[Run, ...]:
+    """Denoise a batch `times` times in succession, under enforced determinism; `prompt_ids`, `prompt_mask` [B, P].
+
+    Random generators are seeded once, before the first run, and the sampler draws from `arguments.seed` alone: so the
+    later runs repeat the first, unless the model itself draws random numbers (say, because dropout was left on).
+
+    `attention` is the backend of scaled_dot_product_attention, None for the profile's. Raises SamplerError for a batch
+    or arguments the model cannot run, or without a seed, DeterminismError where determinism cannot be enforced or
+    something changed one of its switches during a run.
+    """
+    seed = arguments.seed
+    if seed is None:
+        raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
+    threads = threads_that_pay(loaded.model)
+    with enforce(seed, profile=profile, device=loaded.device, threads=threads, attention=attention) as held:
+        generations = [
+            generate(loaded.model, prompt_ids, attention_mask=prompt_mask, **arguments.as_dict()) for _ in range(times)
+        ]
+        held.check()
+        environment = fingerprint(loaded.device, loaded.dtype)
+    return tuple(_run(loaded, generation, prompt_ids.shape[1], arguments, environment) for generation in generations)
+
+
+def _run(
+    loaded: LoadedModel,
+    generation: Generation,
+    prompt_length: int,
+    arguments: SamplerArguments,
+    environment: Mapping[str, JsonScalar | list[JsonScalar]],
+) -> Run:
+    trajectories = tuple(generation.trajectories)
+    texts = prompts = None
+    if loaded.tokenizer is not None:
+        texts = tuple(loaded.tokenizer.decode(t.final[prompt_length:].tolist()) for t in trajectories)
+        prompts = tuple(loaded.tokenizer.decode(t.prompt.tolist()) for t in trajectories)
+    return Run(
+        trajectories=trajectories,
+        texts=texts,
+        prompt_texts=prompts,
+        model=loaded.identity,
+        sampler=arguments.identity(),
+        environment=environment,
+        pieces=_pieces(loaded.tokenizer, trajectories),
+        evidences=tuple(generation.evidence),
+    )
 
 
 def threads_that_pay(model: nn.Module) -> int | None:
