@@ -19,6 +19,14 @@ _WIDEST_VALUE: Final = 28
 
 def verdict_lines(classification: Classification) -> list[str]:
     """Return the text, in lines of at most 100 columns; what would start a line anew is indented by two."""
+    lines = reason_lines(classification)
+    if classification.suspects:
+        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
+    return lines
+
+
+def reason_lines(classification: Classification) -> list[str]:
+    """Return the text without the suspects, to be put where what else differs is told already."""
     lines = _wrapped(f"{_heading(classification)}: {classification.reason}", "")
     if classification.noise:
         lines += _wrapped(f"measured: {'; '.join(map(_measured, classification.noise))}", "  ")
@@ -27,8 +35,6 @@ def verdict_lines(classification: Classification) -> list[str]:
         lines += _wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
     for sentence in classification.cannot_tell:
         lines += _wrapped(f"cannot tell: {sentence}", "  ")
-    if classification.suspects:
-        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
     return lines
 
 

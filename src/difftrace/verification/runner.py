@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import methodcaller
 from typing import Any, TypeGuard
 
@@ -62,7 +63,7 @@ class ModelRunner:
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
         SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
-        enforced or something changed one of its switches during the run.
+        enforced or something changed one of its switches during the run. The run's `repeat` runs the same again.
         """
         arguments = SamplerArguments(
             steps=steps,
@@ -79,10 +80,14 @@ class ModelRunner:
         )
         if arguments.seed is None:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
+        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
+        return self._run(ids, mask, arguments)
+
+    def _run(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        assert arguments.seed is not None, "generate refuses that"
         loaded = self.loaded
-        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
         threads = threads_that_pay(loaded.model)
-        with enforce(seed, profile=self.profile, device=loaded.device, threads=threads) as held:
+        with enforce(arguments.seed, profile=self.profile, device=loaded.device, threads=threads) as held:
             generation = generate(loaded.model, ids, attention_mask=mask, **arguments.as_dict())
             held.check()
             environment = fingerprint(loaded.device, loaded.dtype)
@@ -100,6 +105,7 @@ class ModelRunner:
             environment=environment,
             pieces=_pieces(loaded.tokenizer, trajectories),
             evidences=tuple(generation.evidence),
+            repeat=partial(self._run, ids, mask, arguments),
         )
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
