@@ -39,7 +39,13 @@ def test_another_run_fails_naming_what_else_differs(suite, run_pytest, arguments
     suite(body.format(2))
     result = run_pytest(*arguments, "--difftrace-verify")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["difftrace: run differs from its baseline at step 0*", "  sampler.steps: 4 → 2"])
+    result.stdout.fnmatch_lines(
+        [
+            "difftrace: CONFIG: run differs from its baseline at step 0*",
+            "CONFIG: The sampler's argument steps differs: 4 → 2.",
+            "  sampler.steps: 4 → 2",
+        ]
+    )
 
 
 def test_a_model_is_loaded_once_a_session_for_each_dtype(suite, run_pytest, pytester, arguments):
