@@ -79,11 +79,11 @@ def suite(pytester: pytest.Pytester) -> Suite:
 
 
 @pytest.fixture
-def evident(suite: Suite) -> Callable[[str], Path]:
-    """Write `test_x.py` with one test, which checks the run that `expression` makes."""
+def evident(suite: Suite) -> Callable[..., Path]:
+    """Write `test_x.py` with one test, which checks the run that `expression` makes after `setup`."""
 
-    def write(expression: str) -> Path:
-        return suite(f"{EVIDENT}\ndef test_a(difftrace): difftrace.check({expression})\n")
+    def write(expression: str, setup: str = "") -> Path:
+        return suite(f"{EVIDENT}\n{setup}\ndef test_a(difftrace): difftrace.check({expression})\n")
 
     return write
 
