@@ -61,7 +61,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
         check.divergence,
         subject=_subject(check, check.classification, settings),
         where=where,
-        reasons=_reasons(check, check.classification),
+        reasons=_reasons(check, check.classification, settings),
         advice=_advice(check.classification, command),
     )
 
@@ -78,11 +78,18 @@ def _subject(check: Check, found: Classification, settings: Settings) -> str:
     return f"{name}run differs from its baseline{at}"
 
 
-def _reasons(check: Check, found: Classification) -> list[str]:
-    """Return why the runs differ; nothing for bare trajectories, of which only their decisions are known."""
+def _reasons(check: Check, found: Classification, settings: Settings) -> list[str]:
+    """Return why the runs differ, and why that fails where it is not for the exact policy, which lets nothing pass.
+
+    Nothing for bare trajectories, of which only their decisions are known.
+    """
+    assert check.judgement is not None
     observed = check.observation.run
     bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
-    return [] if bare and found.divergence_class is None else reason_lines(found)
+    if bare and found.divergence_class is None:
+        return []
+    told = settings.policy != "exact" or found.divergence_class in settings.fail_on
+    return [*reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
 
 
 def _advice(found: Classification, command: str) -> list[str]:

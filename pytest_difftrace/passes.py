@@ -21,7 +21,7 @@ class Pass(NamedTuple):
     Attributes:
         test: the test's node id, and the check's name where it has one.
         name: class of the divergence; "" where it cannot be told.
-        reason: why it is that class.
+        reason: why it is that class; for drift how far it goes.
         allowed_by: "policy near-tie" or "name"; "" for drift, which counts as verified.
         here: whether the environments are such that the bits should be equal.
     """
@@ -37,17 +37,19 @@ def different_pass(check: Check, nodeid: str, settings: Settings) -> Pass | None
     """Return what is to be said of `check`, which passed; None where nothing differs."""
     from difftrace.core.environments import comparable
     from difftrace.core.text import printable
+    from difftrace.reports.verdict import measured_text
 
     found = check.classification
     if found is None or check.golden is None or found.divergence_class == "IDENTICAL":
         return None
     test = check.observation.test
     name = found.divergence_class or ""
+    reason = found.reason if name != _DRIFT or found.decided_by is None else measured_text(found.decided_by)
     allowed_by = "" if name == _DRIFT else "name" if name in settings.allow else f"policy {settings.policy}"
     return Pass(
         printable(nodeid if test.name is None else f"{nodeid}, check {test.name}"),
         name,
-        printable(found.reason),
+        printable(reason),
         allowed_by,
         bool(comparable(check.golden.environment, check.observation.run.environment)),
     )
@@ -72,8 +74,8 @@ def lines(passes: Sequence[Pass], verbose: bool) -> list[str]:
     if here:
         checks, baselines = ("1 check", "its baseline") if here == 1 else (f"{here} checks", "their baselines")
         found.append(
-            f"difftrace: {checks} drifted although {baselines} came from an environment like this one:"
-            " something else has changed" + ("" if verbose else "; -v names tests")
+            f"difftrace: {checks} drifted although {baselines} came from an environment like this one: the code has"
+            " changed, or runs do not repeat their logits here" + ("" if verbose else " (-v names the tests)")
         )
     if verbose:
         found += [f"  {one.test}: {one.name or 'CANNOT TELL'}: {one.reason}" for one in sorted(passes)]
@@ -81,5 +83,6 @@ def lines(passes: Sequence[Pass], verbose: bool) -> list[str]:
 
 
 def _plain(name: str, count: int) -> str:
-    plain = name.lower().replace("_", " ") or _UNTOLD
-    return f"{plain}s" if name in _COUNTABLE and count > 1 else plain
+    if name in _COUNTABLE:
+        return f"{name.lower().replace('_', ' ')}{'' if count == 1 else 's'}"
+    return f"of class {name}" if name else _UNTOLD

@@ -141,6 +141,25 @@ def test_verbose_names_the_tests(golden, evident, run_pytest):
     )
 
 
+def test_verbose_says_how_far_a_run_drifted(golden, evident, run_pytest):
+    evident("run(3, 4, runner=5, rms=1e-5, where='lab')")
+    run_pytest("--difftrace-verify", "-v").stdout.fnmatch_lines(
+        ["  test_x.py::test_a: DRIFT: logits differ by rms 1e-05 (budget 2.7e-05, 2 steps)"]
+    )
+
+
+def test_a_failure_says_what_of_the_policy_it_breaks(golden, evident, run_pytest):
+    evident(DRIFT)
+    run_pytest("--difftrace-fail-on=DRIFT").stdout.fnmatch_lines(["  policy: DRIFT was asked to fail"])
+    evident(NEAR_TIE)
+    run_pytest("--difftrace-policy=tokens").stdout.fnmatch_lines(
+        [
+            "difftrace: NEAR_TIE: final tokens differ from the baseline's; the runs part at step 1, position 3",
+            "  policy: 1 final token differs",
+        ]
+    )
+
+
 def test_drift_elsewhere_is_a_note_beside_the_number_of_verified_checks(golden, evident, run_pytest):
     evident("run(3, 4, runner=5, rms=1e-5, where='lab')")
     lines = [line for line in run_pytest("--difftrace-verify").outlines if line.startswith("difftrace: ")]

@@ -115,4 +115,4 @@ def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, st
         return outcome.same_text, "the texts are equal" if outcome.same_text else "the texts differ"
     if outcome.tokens == 0:
         return True, "the final tokens are equal"
-    return False, f"{outcome.tokens} final tokens differ"
+    return False, f"{outcome.tokens} final token{' differs' if outcome.tokens == 1 else 's differ'}"

@@ -29,7 +29,7 @@ def reason_lines(classification: Classification) -> list[str]:
     """Return the text without the suspects, to be put where what else differs is told already."""
     lines = _wrapped(f"{_heading(classification)}: {classification.reason}", "")
     if classification.noise:
-        lines += _wrapped(f"measured: {'; '.join(map(_measured, classification.noise))}", "  ")
+        lines += _wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
         lines += _wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
     if classification.outcome is not None:
         lines += _wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
@@ -46,7 +46,8 @@ def _heading(classification: Classification) -> str:
     return f"{name}{kind}{where}"
 
 
-def _measured(measured: Measured) -> str:
+def measured_text(measured: Measured) -> str:
+    """Return "logits differ by rms 0.095 (budget 0.14, 1 step)"."""
     unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
     budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
     counted = f"{measured.count} {values}{'' if measured.count == 1 else 's'}"
