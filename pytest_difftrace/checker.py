@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, judge, needs_writing, observe
+from pytest_difftrace.checks import Check, judge, judge_again, needs_writing, observe
 from pytest_difftrace.options import Settings
+from pytest_difftrace.passes import different_pass
 from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
 from pytest_difftrace.session import Outcome, notes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
-    "equal": "verified",
+    "passed": "verified",
     "diverged": "diverged",
     "missing": "without baseline",
     "unreadable": "unreadable",
@@ -67,7 +68,7 @@ class Checker:
         check = judge(observation, self._settings)
         if self._settings.mode == "record":
             writes = needs_writing(check, self._settings)
-            if repetition is not None and (writes or check.verdict == "equal"):
+            if repetition is not None and (writes or check.verdict == "passed"):
                 repetition.first[name] = check
                 if writes:
                     repetition.pending.add(name)
@@ -80,17 +81,30 @@ class Checker:
         self._conclude(check)
 
     def _conclude(self, check: Check) -> None:
+        if check.verdict == "diverged":
+            check = judge_again(check, self._settings)
         outcome = _OUTCOMES[check.verdict]
-        if check.verdict != "equal":
-            self._fail(outcome, messages.failure(check, self._settings, self._item.config))
+        if check.verdict != "passed":
+            self._fail(outcome, self._failure(check))
         noted = notes(self._item)
         if self._settings.mode == "record":
             noted.outcomes.append("unchanged")
             return
-        noted.outcomes.append(outcome)
+        different = different_pass(check, self._item.nodeid, self._settings)
+        if different is not None:
+            noted.passes.append(different)
+        noted.outcomes.append("allowed" if different is not None and different.allowed_by else outcome)
         elsewhere = recorded_elsewhere(check)
         if elsewhere is not None:
             noted.elsewhere.append(elsewhere)
+
+    def _failure(self, check: Check) -> str:
+        text = messages.failure(check, self._settings, self._item.config)
+        if check.verdict != "diverged" or not self._settings.bisect:
+            return text
+        from pytest_difftrace.bisecting import bisection
+
+        return "\n".join([text, "", *bisection(check, self._item)])
 
     def _fail(self, outcome: Outcome, text: str) -> None:
         notes(self._item).outcomes.append(outcome)

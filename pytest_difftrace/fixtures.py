@@ -9,7 +9,7 @@ import pytest
 
 from pytest_difftrace import foreign
 from pytest_difftrace.marker import ModelRequest, requested_model
-from pytest_difftrace.session import SESSION, Session, notes
+from pytest_difftrace.session import LOADED, SESSION, Session, notes
 from pytest_difftrace.workers import device_of_worker, worker_index
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner:
         asked = requested_model(request.node, session.settings)
         if asked.model is not None:
             notes(request.node).models.append(asked.model)
-        return ModelRunner(_loaded(asked, session, worker_index(request.config)), session.settings.profile)
+        loaded = _loaded(asked, session, worker_index(request.config))
+        request.node.stash[LOADED] = loaded
+        return ModelRunner(loaded, session.settings.profile)
     except (DiffTraceError, pytest.UsageError) as error:
         message = str(error)
     # Outside the handler, so that the failure stands alone and not below the error that it restates.

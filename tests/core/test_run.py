@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -65,3 +67,13 @@ def test_the_evidence_of_a_run_is_that_of_its_trajectories(simulated: Simulated,
         Run((trajectory,), evidences=(evidence, evidence))
     with pytest.raises(TrajectoryError, match="evidence is of 16 events, but the trajectory has 128"):
         Run((random_trajectory(),), evidences=(evidence,))
+
+
+def test_what_repeats_a_run_is_no_part_of_it_and_not_copied(random_trajectory: Make) -> None:
+    run = Run((random_trajectory(),))
+    repeatable = replace(run, repeat=lambda: run)
+    assert repeatable == run
+    assert repeatable.to_baseline(None) == run.to_baseline(None)
+    assert copy.deepcopy(repeatable).repeat is None
+    assert copy.deepcopy(repeatable) == run
+    assert repeatable.repeat is not None

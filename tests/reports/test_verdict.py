@@ -9,7 +9,7 @@ from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
 from difftrace.core.suspects import Suspect
 from difftrace.reports.columns import width
-from difftrace.reports.verdict import verdict_lines
+from difftrace.reports.verdict import reason_lines, verdict_lines
 
 FOUND = Classification(
     divergence_class="NEAR_TIE",
@@ -37,6 +37,10 @@ def test_the_lines_say_what_was_found_measured_and_not_known() -> None:
         "  cannot tell: Whether the observed run repeats itself: it was not run a second time.",
         "  suspects: environment.torch 2.12 → 2.13; environment.device nothing → cpu",
     ]
+
+
+def test_the_suspects_can_be_left_to_another_list() -> None:
+    assert [*reason_lines(FOUND), verdict_lines(FOUND)[-1]] == verdict_lines(FOUND)
 
 
 def test_what_is_not_known_is_left_out_or_said() -> None:

@@ -56,11 +56,7 @@ def judge(
     """
     if policy not in POLICIES:
         raise ValueError(f"there is no policy {policy!r}: use one of {', '.join(POLICIES)}")
-    failing, allowed = divergence_classes(fail_on), divergence_classes(allow)
-    if both := sorted(failing & allowed):
-        raise ValueError(f"{', '.join(both)} cannot both fail and be allowed")
-    if "INVALID" in allowed:
-        raise ValueError("INVALID cannot be allowed: a baseline that cannot be read was compared with nothing")
+    failing, allowed = exceptions(fail_on, allow)
     name = classification.divergence_class
     if name == "IDENTICAL":
         return Judgement(True, False, "nothing differs that is recorded")
@@ -70,6 +66,18 @@ def judge(
         return Judgement(True, True, f"{name} was allowed")
     passes, reason = _by_policy(classification, policy)
     return Judgement(passes, passes, reason)
+
+
+def exceptions(
+    fail_on: Iterable[str], allow: Iterable[str]
+) -> tuple[frozenset[DivergenceClass], frozenset[DivergenceClass]]:
+    """Return the classes that fail and those that pass under any policy; raises ValueError as `judge` does."""
+    failing, allowed = divergence_classes(fail_on), divergence_classes(allow)
+    if both := sorted(failing & allowed):
+        raise ValueError(f"{', '.join(both)} cannot both fail and be allowed")
+    if "INVALID" in allowed:
+        raise ValueError("INVALID cannot be allowed: a baseline that cannot be read was compared with nothing")
+    return failing, allowed
 
 
 def divergence_classes(names: Iterable[str]) -> frozenset[DivergenceClass]:
@@ -107,4 +115,4 @@ def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, st
         return outcome.same_text, "the texts are equal" if outcome.same_text else "the texts differ"
     if outcome.tokens == 0:
         return True, "the final tokens are equal"
-    return False, f"{outcome.tokens} final tokens differ"
+    return False, f"{outcome.tokens} final token{' differs' if outcome.tokens == 1 else 's differ'}"

@@ -3,8 +3,9 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from difftrace.core.errors import RunError
 from difftrace.core.evidence import Evidence
@@ -32,6 +33,8 @@ class Run:
         environment: the fingerprint of where it ran.
         pieces: text of the token ids that occur.
         evidences: the evidence of each sequence, None for one that has none; None where none was recorded.
+        repeat: runs the same again; None where that is not possible. No part of what the run is: it is neither
+            compared nor recorded, and a copy comes without it.
 
     Raises:
         RunError: there is no sequence, or not one text or evidence for each.
@@ -46,6 +49,7 @@ class Run:
     environment: Mapping[str, JsonScalar | list[JsonScalar]] = field(default_factory=dict)
     pieces: Mapping[int, str] = field(default_factory=dict)
     evidences: tuple[Evidence | None, ...] | None = None
+    repeat: Callable[[], Run] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.trajectories:
@@ -57,6 +61,10 @@ class Run:
         for trajectory, evidence in zip(self.trajectories, self.evidences or (), strict=False):
             if evidence is not None:
                 evidence.check_fit(trajectory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What repeats a run holds its model, which is not to be copied along.
+        return {**vars(self), "repeat": None}
 
     @property
     def text(self) -> str:

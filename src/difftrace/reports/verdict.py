@@ -19,16 +19,22 @@ _WIDEST_VALUE: Final = 28
 
 def verdict_lines(classification: Classification) -> list[str]:
     """Return the text, in lines of at most 100 columns; what would start a line anew is indented by two."""
+    lines = reason_lines(classification)
+    if classification.suspects:
+        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
+    return lines
+
+
+def reason_lines(classification: Classification) -> list[str]:
+    """Return the text without the suspects, to be put where what else differs is told already."""
     lines = _wrapped(f"{_heading(classification)}: {classification.reason}", "")
     if classification.noise:
-        lines += _wrapped(f"measured: {'; '.join(map(_measured, classification.noise))}", "  ")
+        lines += _wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
         lines += _wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
     if classification.outcome is not None:
         lines += _wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
     for sentence in classification.cannot_tell:
         lines += _wrapped(f"cannot tell: {sentence}", "  ")
-    if classification.suspects:
-        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
     return lines
 
 
@@ -40,7 +46,8 @@ def _heading(classification: Classification) -> str:
     return f"{name}{kind}{where}"
 
 
-def _measured(measured: Measured) -> str:
+def measured_text(measured: Measured) -> str:
+    """Return "logits differ by rms 0.095 (budget 0.14, 1 step)"."""
     unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
     budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
     counted = f"{measured.count} {values}{'' if measured.count == 1 else 's'}"

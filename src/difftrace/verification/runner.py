@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from operator import methodcaller
 from typing import Any, TypeGuard
 
@@ -63,7 +64,7 @@ class ModelRunner:
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
         SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
-        enforced or something changed one of its switches during the run.
+        enforced or something changed one of its switches during the run. The run's `repeat` runs the same again.
         """
         arguments = SamplerArguments(
             steps=steps,
@@ -79,7 +80,12 @@ class ModelRunner:
             seed=seed,
         )
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
-        return denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        return replace(run, repeat=partial(self._again, ids, mask, arguments))
+
+    def _again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
+        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
