@@ -18,7 +18,7 @@ from typing import get_args
 
 import torch
 from _harness import Figure, describe_machine, measure_pairs, report
-from _models import add_model_options, build
+from _models import add_model_options, add_run_options, build
 
 from difftrace.determinism.devices import platform_key
 from difftrace.determinism.enforcement import enforce
@@ -38,6 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What recording a run costs.")
     parser.add_argument("--granularity", default="decisions", choices=get_args(Record), help="what is recorded")
     add_model_options(parser)
+    add_run_options(parser)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="on the CPU")
     parser.add_argument("--pairs", type=int, default=60, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
