@@ -205,6 +205,24 @@ def with_budget(golden: Baseline, size: float) -> Baseline:
 
 
 @pytest.mark.parametrize("strategy", ["rerun", "forced"])
+def test_a_baseline_of_another_length_or_first_canvas_says_so(
+    difftrace: Command, tmp_path: Path, strategy: str
+) -> None:
+    golden, path = load(BASELINE), tmp_path / "framed.json"
+    trajectory = golden.sequences[0].trajectory
+    kept = trajectory.steps < 12
+    columns = {name: getattr(trajectory, name)[kept] for name in ("steps", "positions", "tokens")}
+    initial = trajectory.initial.copy()
+    initial[-1] = 9
+    for changes, name, step in (({**columns, "num_steps": 12}, "LENGTH", 12), ({"initial": initial}, "INPUT", None)):
+        record = replace(golden.sequences[0], trajectory=replace(trajectory, **changes), evidence=None)
+        save(path, replace(golden, sequences=(record,)))
+        status, out, _ = difftrace("verify", path, "--strategy", strategy, "--json")
+        [one] = document(out)["baselines"]
+        assert (status, one["class"], one["step"]) == (1, name, step)
+
+
+@pytest.mark.parametrize("strategy", ["rerun", "forced"])
 def test_a_generator_nobody_recorded_makes_a_baseline_impossible_to_run(
     difftrace: Command, tmp_path: Path, strategy: str
 ) -> None:
