@@ -15,8 +15,8 @@ import pytest
 from difftrace.core import policies
 from difftrace.core.baseline import dump, load
 from difftrace.core.budgets import amplification
-from difftrace.core.classification import Classification, classify
-from difftrace.core.comparison import Divergence, compare, compare_sequences
+from difftrace.core.classification import Classification, classify, divergence_of
+from difftrace.core.comparison import Divergence
 from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import Run
@@ -146,18 +146,6 @@ def _judged(check: Check, classification: Classification, settings: Settings) ->
     )
 
 
-def divergence_of(golden: Baseline, observed: Baseline, classification: Classification) -> Divergence | None:
-    """Return the first differing decision of the sequence that `classification` is about, else of any."""
-    if golden.same_decisions(observed):
-        return None
-    index = classification.sequence
-    if index is not None:
-        own = compare(golden.sequences[index].trajectory, observed.sequences[index].trajectory)
-        if own is not None:
-            return replace(own, sequence=index)
-    return compare_sequences(trajectories(golden), trajectories(observed))
-
-
 def needs_writing(check: Check, settings: Settings) -> bool:
     """Return whether a recording with these settings writes the baseline of `check`."""
     if check.verdict in ("newer", "foreign"):
@@ -205,11 +193,6 @@ def _holds(path: Path, run: Baseline) -> bool:
         return path.read_bytes() == dump(run)
     except (OSError, FormatError):
         return False
-
-
-def trajectories(baseline: Baseline) -> list[Trajectory]:
-    """Return the trajectories of the batch."""
-    return [record.trajectory for record in baseline.sequences]
 
 
 def _exists(path: Path) -> bool:

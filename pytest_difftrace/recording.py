@@ -13,13 +13,13 @@ import pytest
 
 from difftrace.core.baseline import save
 from difftrace.core.classes import Finding
-from difftrace.core.classification import Classification, classify
+from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.errors import DiffTraceError
 from difftrace.core.run_rules import run_to_run_finding
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, divergence_of, loses_budget, owner, to_record, verdict_on
+from pytest_difftrace.checks import Check, loses_budget, owner, to_record, verdict_on
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from difftrace.cli.model_options import ModelChoice, load_for, model_options
+from difftrace.cli.model_options import ModelChoice, Models, model_options
 from difftrace.core.baseline import load, save
 from difftrace.core.calibration import MARGIN, QUANTITIES, Calibration, with_budget
 from difftrace.core.errors import CalibrationError
 from difftrace.core.recording import Baseline
 from difftrace.core.text import printable
-
-if TYPE_CHECKING:
-    from difftrace.models import LoadedModel
 
 
 @click.command("calibrate")
@@ -49,7 +45,7 @@ def command(baselines: tuple[Path, ...], choice: ModelChoice, margin: float, dry
     """
     from difftrace.verification.calibrate import calibrate
 
-    models = _Models(choice)
+    models = Models(choice)
     results, refused = {}, {}
     for path, baseline in ((path, load(path)) for path in baselines):
         try:
@@ -71,23 +67,6 @@ def command(baselines: tuple[Path, ...], choice: ModelChoice, margin: float, dry
         }
         click.echo(json.dumps(document, sort_keys=True, allow_nan=False))
     raise SystemExit(1 if refused else 0)
-
-
-class _Models:
-    """Loads models, one at a time, and again only for a baseline that asks for another than the one before it."""
-
-    def __init__(self, choice: ModelChoice) -> None:
-        self._choice = choice
-        self._key: object = None
-        self._loaded: LoadedModel | None = None
-
-    def of(self, baseline: Baseline) -> LoadedModel:
-        key = (baseline.model, baseline.environment.get("dtype"), baseline.environment.get("platform_key"))
-        if self._loaded is None or self._key != key:
-            # The one before must make room first.
-            self._loaded = None
-            self._loaded, self._key = load_for(baseline, self._choice), key
-        return self._loaded
 
 
 def _lines(path: Path, baseline: Baseline, found: Calibration, dry_run: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from difftrace.core.budgets import Tolerance, tolerance
 from difftrace.core.classes import DivergenceClass, Finding, NearTie
+from difftrace.core.comparison import Divergence, compare, compare_sequences
 from difftrace.core.decision_rules import decision_finding
 from difftrace.core.drift_rules import drift_finding
 from difftrace.core.identity_rules import identity_finding, unknown_identities
@@ -109,6 +110,19 @@ def classify(
 def invalid(problem: str) -> Classification:
     """Return the class INVALID for a baseline that could not be read; `problem` is the reader's line."""
     return Classification("INVALID", problem, None, None, None, None, (), None, None, (), None, ())
+
+
+def divergence_of(golden: Baseline, observed: Baseline, classification: Classification) -> Divergence | None:
+    """Return the first differing decision of the sequence that `classification` is about, else of any."""
+    if golden.same_decisions(observed):
+        return None
+    sides = [[record.trajectory for record in side.sequences] for side in (golden, observed)]
+    index = classification.sequence
+    if index is not None:
+        own = compare(sides[0][index], sides[1][index])
+        if own is not None:
+            return replace(own, sequence=index)
+    return compare_sequences(*sides)
 
 
 def _finding(golden: Baseline, observed: Baseline, repeated: Baseline | None, held: Tolerance | None) -> Finding:

@@ -98,7 +98,7 @@ def divergence_classes(names: Iterable[str]) -> frozenset[DivergenceClass]:
 
 def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, str]:
     name, outcome = classification.divergence_class, classification.outcome
-    if outcome is None:
+    if name == "INVALID":
         return False, "nothing could be compared"
     what = "what differs cannot be told" if name is None else name
     if name == "DRIFT" and policy in ("exact", "near-tie"):
@@ -111,6 +111,8 @@ def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, st
         if any(measured.exceeds for measured in classification.noise):
             return False, f"{name}, but something measured exceeds the budget"
         return True, f"{name} within the budget"
+    if outcome is None:
+        return False, "the end of the run is not known"
     if policy == "text" and outcome.same_text is not None:
         return outcome.same_text, "the texts are equal" if outcome.same_text else "the texts differ"
     if outcome.tokens == 0:

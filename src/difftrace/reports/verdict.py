@@ -10,9 +10,8 @@ from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
 from difftrace.core.suspects import Suspect
 from difftrace.core.text import printable
-from difftrace.reports.columns import clip, width
+from difftrace.reports.columns import clip, wrapped
 
-_COLUMNS: Final = 100
 _MOST_SUSPECTS: Final = 5
 _WIDEST_VALUE: Final = 28
 
@@ -21,20 +20,20 @@ def verdict_lines(classification: Classification) -> list[str]:
     """Return the text, in lines of at most 100 columns; what would start a line anew is indented by two."""
     lines = reason_lines(classification)
     if classification.suspects:
-        lines += _wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
+        lines += wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
     return lines
 
 
 def reason_lines(classification: Classification) -> list[str]:
     """Return the text without the suspects, to be put where what else differs is told already."""
-    lines = _wrapped(f"{_heading(classification)}: {classification.reason}", "")
+    lines = wrapped(f"{_heading(classification)}: {classification.reason}")
     if classification.noise:
-        lines += _wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
-        lines += _wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
+        lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
+        lines += wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
     if classification.outcome is not None:
-        lines += _wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
+        lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
     for sentence in classification.cannot_tell:
-        lines += _wrapped(f"cannot tell: {sentence}", "  ")
+        lines += wrapped(f"cannot tell: {sentence}", "  ")
     return lines
 
 
@@ -79,15 +78,3 @@ def _suspects(suspects: tuple[Suspect, ...]) -> Iterator[str]:
 
 def _value(value: Any) -> str:
     return "nothing" if value is None else clip(printable(str(value)), _WIDEST_VALUE)
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    """Return `text` in lines between words, all but the first indented two more than `indent`."""
-    lines = [indent]
-    for word in printable(text).split():
-        room = _COLUMNS - width(lines[-1]) - 1
-        if lines[-1].strip() and width(word) > room:
-            lines.append(f"{indent}  ")
-        gap = " " if lines[-1].strip() else ""
-        lines[-1] = clip(f"{lines[-1]}{gap}{word}", _COLUMNS)
-    return lines

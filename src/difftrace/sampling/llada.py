@@ -22,8 +22,10 @@ from difftrace.sampling.noise import noise_for
 from difftrace.sampling.schedule import candidates, schedule
 from difftrace.sampling.step import Step
 
-Record = Literal["none", "decisions", "evidence", "logits"]
-_RECORDS = ("none", "decisions", "evidence", "logits")
+Record = Literal["none", "decisions", "evidence", "logits", "tokens", "tokens+masks", "full"]
+# What the other names mean. A trajectory holds tokens and masks alike, so to record less than both saves nothing.
+_OTHER_NAMES: dict[str, Record] = {"tokens": "decisions", "tokens+masks": "decisions", "full": "logits"}
+_RECORDS = ("none", "decisions", "evidence", "logits", *_OTHER_NAMES)
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -103,6 +105,8 @@ def generate(
 
     `record` is how much is kept: `none`; `decisions`, the trajectories; `evidence`, also what each decision was made
     among; `logits`, also everything the model returned, which must fit into the host's memory. It changes no token.
+    `tokens` and `tokens+masks` are other names of `decisions`, from which the canvas before every step follows, masks
+    included; `full` is another name of `logits`.
 
     The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model,
     and for logits that do not fit.
@@ -126,6 +130,7 @@ def generate(
     )
     if record not in _RECORDS:
         raise SamplerError(f"record must be one of {', '.join(_RECORDS)}, not {record!r}")
+    record = _OTHER_NAMES.get(record, record)
     mask_id = _mask_id(model)
     if (logits_eos_inf or confidence_eos_eot_inf) and getattr(model.config, "eos_token_id", None) is None:
         raise SamplerError("model.config.eos_token_id is not set: logits_eos_inf and confidence_eos_eot_inf need it")

@@ -141,8 +141,7 @@ def _alone(loaded: LoadedModel, batch: RecordedBatch) -> Baseline:
 
 def _refuse_drawn_noise(batch: RecordedBatch) -> None:
     """Raise ProbeError where a batch of another size draws other random numbers."""
-    draws = batch.arguments.temperature > 0 or batch.arguments.remasking == "random"
-    if draws and batch.arguments.noise == "upstream":
+    if batch.arguments.draws and batch.arguments.noise == "upstream":
         raise ProbeError("with the published sampler's noise another batch draws other random numbers")
 
 
