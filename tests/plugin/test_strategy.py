@@ -106,8 +106,7 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     result.stdout.fnmatch_lines(
         [
             "difftrace: mode verify, policy exact, strategy sampled, *",
-            "difftrace: 1 verified by scoring golden canvases, 8 of 16 steps at random (seed 0): a fault that shows"
-            " in at least 4 of 16 steps is caught with 95 %, one that shows in a single step with 50 % (*)",
+            "difftrace: 1 verified by scoring *, 8 of 16 steps at random (seed 0): *at least 4 of 16 *95 %, * 50 % (*)",
         ]
     )
     assert not denoised
@@ -226,7 +225,7 @@ def test_a_deferred_run_is_the_run_it_stands_for(reference_model: LoadedModel, d
     assert deferred.to_baseline(None) == run.to_baseline(None)
     assert deferred == run
     assert len(denoised) == 1
-    copy = pickle.loads(pickle.dumps(deferred))  # noqa: S301 - our own
+    copy = pickle.loads(pickle.dumps(deferred))
     assert isinstance(copy, Run)
     assert copy == run
 
