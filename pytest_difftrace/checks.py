@@ -17,7 +17,9 @@ from difftrace.core.baseline import dump, load
 from difftrace.core.budgets import amplification
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.comparison import Divergence
+from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.forced import ForcedVerdict
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -66,6 +68,7 @@ class Check:
         judgement: what the policy says of it.
         problem: the reader's one line for "unreadable" and "newer".
         shared: whether `source` is the file for all platforms, else the one for this platform.
+        forced: what scoring the golden canvases found, where that was done.
     """
 
     observation: Observation
@@ -78,23 +81,37 @@ class Check:
     judgement: policies.Judgement | None = None
     problem: str | None = None
     shared: bool = True
+    forced: ForcedVerdict | None = None
 
 
 def observe(item: pytest.Item, value: object, name: str | None, platform_key: str | None) -> Observation:
     """Return what a test handed to `difftrace.check`; `platform_key` replaces what the run calls its platform.
+
+    Of a deferred run, which is not made for it, that is what is declared of it: it holds no decisions yet.
 
     Raises:
         TypeError: `value` is no run.
         ValueError: `name` is no name.
     """
     test = test_id(item, name)
-    run = _as_run(value)
+    run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
     return Observation(test, _as_baseline(run, test, platform_key), item.path, _line_of_caller(item.config), repeat)
 
 
+def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
+    """Return `observation` of a deferred run with the run that was made of it."""
+    return replace(observation, run=_as_baseline(run, observation.test, platform_key))
+
+
 def judge(observation: Observation, settings: Settings) -> Check:
     """Compare `observation` with its baseline: that of this platform where there is one, else the shared one."""
+    check = find(observation, settings)
+    return check if check.verdict != "diverged" else compared(check, settings)
+
+
+def find(observation: Observation, settings: Settings) -> Check:
+    """Return the check of `observation` with its baseline; "diverged" until the two are compared."""
     module, test = observation.module, observation.test
     shared = baseline_path(module, test)
     own = baseline_path(module, test, _platform_key(observation.run))
@@ -110,8 +127,13 @@ def judge(observation: Observation, settings: Settings) -> Check:
         return Check(observation, verdict, source, target, problem=str(error))
     if golden.test is not None and golden.test != test:
         return Check(observation, "foreign", source, target, golden)
-    check = Check(observation, "diverged", source, target, golden, shared=source == shared)
-    return _judged(check, classify(golden, observation.run), settings)
+    return Check(observation, "diverged", source, target, golden, shared=source == shared)
+
+
+def compared(check: Check, settings: Settings) -> Check:
+    """Return `check`, whose baseline could be read, with what comparing the two runs says."""
+    assert check.golden is not None
+    return judged_as(check, classify(check.golden, check.observation.run), settings)
 
 
 def judge_again(check: Check, settings: Settings) -> Check:
@@ -126,7 +148,7 @@ def judge_again(check: Check, settings: Settings) -> Check:
     except Exception:
         # The check has failed already, and it is its own failure that is to be shown.
         return check
-    return _judged(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
+    return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
 
 
 def verdict_on(classification: Classification, settings: Settings) -> policies.Judgement:
@@ -134,7 +156,8 @@ def verdict_on(classification: Classification, settings: Settings) -> policies.J
     return policies.judge(classification, settings.policy, fail_on=settings.fail_on, allow=settings.allow)
 
 
-def _judged(check: Check, classification: Classification, settings: Settings) -> Check:
+def judged_as(check: Check, classification: Classification, settings: Settings) -> Check:
+    """Return `check` with this classification and what the session's policy says of it."""
     assert check.golden is not None
     judgement = verdict_on(classification, settings)
     return replace(

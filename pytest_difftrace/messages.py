@@ -13,6 +13,7 @@ from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.scored import divergent_steps_lines
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
@@ -89,7 +90,8 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     if bare and found.divergence_class is None:
         return []
     told = settings.policy != "exact" or found.divergence_class in settings.fail_on
-    return [*reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
+    steps = [] if check.forced is None else divergent_steps_lines(check.forced)
+    return [*steps, *reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
 
 
 def _advice(found: Classification, command: str) -> list[str]:

@@ -18,8 +18,12 @@ Scope = Literal["missing", "changed", "all"]
 # Those of difftrace.core.policies, which is too much to import here.
 Policy = Literal["exact", "near-tie", "tokens", "text"]
 
+# How a run of the llada fixture is held against its baseline.
+Strategy = Literal["rerun", "forced", "sampled"]
+
 SCOPES: Final = ("missing", "changed", "all")
 POLICIES: Final = get_args(Policy)
+STRATEGIES: Final = get_args(Strategy)
 _RECORD: Final = "--difftrace-record"
 
 _PLATFORM_KEY: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -48,6 +52,7 @@ class Settings:
         fail_on: classes of divergence that fail under any policy.
         allow: those that pass under any.
         bisect: look for the module at fault where a check fails.
+        strategy: whether runs of the `llada` fixture are denoised for their check or their baselines' canvases scored.
     """
 
     mode: Mode
@@ -62,6 +67,7 @@ class Settings:
     fail_on: frozenset[str] = frozenset()
     allow: frozenset[str] = frozenset()
     bisect: bool = False
+    strategy: Strategy = "rerun"
 
 
 class _RecordAction(argparse.Action):
@@ -113,6 +119,14 @@ def add_options(parser: pytest.Parser) -> None:
             help=f"Classes of divergence that {what} under any policy, such as NEAR_TIE; can be repeated.",
         )
     group.addoption(
+        "--difftrace-strategy",
+        choices=STRATEGIES,
+        default=None,
+        dest="difftrace_strategy",
+        help="How runs of the llada fixture are verified: by denoising them (rerun), or by scoring all canvases of the"
+        " baseline (forced) or some (sampled), which sees decisions, not logits.",
+    )
+    group.addoption(
         "--difftrace-bisect",
         action="store_true",
         dest="difftrace_bisect",
@@ -145,6 +159,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("difftrace_policy", "exact (default), near-tie, tokens or text", default="exact")
     parser.addini("difftrace_fail_on", "classes of divergence that fail under any policy", type="linelist", default=[])
     parser.addini("difftrace_allow", "classes of divergence that pass under any policy", type="linelist", default=[])
+    parser.addini("difftrace_strategy", "rerun (default), forced or sampled", default="rerun")
     parser.addini("difftrace_bisect", "look for the module at fault where a check fails", type="bool", default=False)
     parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
     parser.addini("difftrace_profile", "determinism profile of the llada fixture", default="")
@@ -198,6 +213,7 @@ def resolve(config: pytest.Config) -> Settings:
         _one_of(config, "difftrace_mode", ("off", "verify")) if config.getini("difftrace_mode") else "verify"
     )
     ini_policy = _one_of(config, "difftrace_policy", POLICIES)
+    ini_strategy = _one_of(config, "difftrace_strategy", STRATEGIES)
     fail_on, allow = _exceptions(config)
     asked_model: str | None = config.getoption("difftrace_model")
     ini_folder = config.inipath.parent if config.inipath else config.rootpath
@@ -214,6 +230,7 @@ def resolve(config: pytest.Config) -> Settings:
         fail_on=fail_on,
         allow=allow,
         bisect=config.getoption("difftrace_bisect") or config.getini("difftrace_bisect"),
+        strategy=config.getoption("difftrace_strategy") or ini_strategy,
     )
 
 

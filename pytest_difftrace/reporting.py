@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_difftrace import passes, platforms
+from pytest_difftrace import passes, platforms, strategies
 from pytest_difftrace.colour import colour_failures
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import Pass
@@ -36,7 +36,10 @@ def header(settings: Settings, hash_seed_problem: str | None) -> list[str]:
     policy = f"{settings.policy}{_exceptions(settings)}"
     platform = ", one per platform" if settings.per_platform else ""
     profile = f", profile {settings.profile}" if settings.profile is not None else ""
-    lines = [f"{_PREFIX}mode {mode}, policy {policy}{profile}, baselines in {FOLDER} beside each test{platform}"]
+    strategy = strategies.header(settings)
+    lines = [
+        f"{_PREFIX}mode {mode}, policy {policy}{strategy}{profile}, baselines in {FOLDER} beside each test{platform}"
+    ]
     if hash_seed_problem is not None:
         lines.append(f"{_PREFIX}hash seed not in force: {hash_seed_problem}")
     return lines
@@ -57,6 +60,7 @@ def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
             "models": noted.models,
             "worker": getattr(item.config, "workerinput", {}).get("workerid", ""),
             "elsewhere": [list(one) for one in noted.elsewhere],
+            "scored": noted.scored,
             "passes": [list(one) for one in noted.passes],
             "remarks": noted.remarks,
         }
@@ -90,6 +94,7 @@ class Tally:
         for model in noted.get("models", ()):
             self._session.workers.setdefault(model, set()).add(noted["worker"])
         self._session.elsewhere.update(Elsewhere(*one) for one in noted.get("elsewhere", ()))
+        self._session.scored.update(noted.get("scored", ()))
         self._session.passes.extend(Pass(*one) for one in noted.get("passes", ()))
         self._session.remarks.update(noted.get("remarks", ()))
 
@@ -112,6 +117,8 @@ class Tally:
         for line in (*below, *_remarks(session)):
             terminalreporter.write_line(line, yellow=line.startswith(_PREFIX))
         if session.settings.explicit:
+            for rests_on, count in sorted(session.scored.items()):
+                terminalreporter.write_line(f"{_PREFIX}{count} verified by scoring golden canvases{rests_on}")
             for one, count in sorted(session.elsewhere.items()):
                 terminalreporter.write_line(platforms.summary(one, count))
         if getattr(config.option, "dist", None) == "loadgroup":

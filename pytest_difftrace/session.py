@@ -51,6 +51,7 @@ class Session:
         passes: the checks that passed although something differs.
         remarks: how often each remark was made.
         elsewhere: how many checks were verified against each kind of baseline that another platform recorded.
+        scored: how many checks were verified by scoring canvases, by what that rests on.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Session:
     outcomes: Counter[str] = field(default_factory=Counter)
     workers: dict[str, set[str]] = field(default_factory=dict)
     elsewhere: Counter[Elsewhere] = field(default_factory=Counter)
+    scored: Counter[str] = field(default_factory=Counter)
     passes: list[Pass] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
 
@@ -69,6 +71,7 @@ class ItemNotes:
     outcomes: list[Outcome] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     elsewhere: list[Elsewhere] = field(default_factory=list)
+    scored: list[str] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
 

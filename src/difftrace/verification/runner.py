@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import methodcaller
-from typing import Any, TypeGuard
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.evidence import Evidence
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -20,11 +22,13 @@ from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
-from difftrace.sampling import Generation, SamplerArguments, generate
+from difftrace.sampling import SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
 __tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
+
+Result = TypeVar("Result", covariant=True)
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
@@ -35,8 +39,8 @@ _THREADS_PAY_FROM = 20_000_000
 
 
 @dataclass(frozen=True)
-class ModelRunner:
-    """Runs `loaded` and says, with every run, what ran, where, and what came out.
+class PromptRunner(ABC, Generic[Result]):
+    """Takes prompts and the sampler's arguments as a user gives them, for `loaded`.
 
     `profile` is the determinism profile, None for the one of the model's device.
     """
@@ -59,7 +63,7 @@ class ModelRunner:
         tie_break: str = "stable",
         noise: str = "portable",
         seed: int = 0,
-    ) -> Run:
+    ) -> Result:
         """Denoise `prompt`: a text, token ids, or a list of either for a batch (left-padded, with a mask).
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
@@ -80,12 +84,11 @@ class ModelRunner:
             seed=seed,
         )
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
-        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
-        return replace(run, repeat=partial(self._again, ids, mask, arguments))
+        return self.start(ids, mask, arguments)
 
-    def _again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
-        # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
-        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
+    @abstractmethod
+    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Result:
+        """Return the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -93,6 +96,21 @@ class ModelRunner:
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
+
+
+@dataclass(frozen=True)
+class ModelRunner(PromptRunner[Run]):
+    """Runs `loaded` and says, with every run, what ran, where, and what came out."""
+
+    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
+        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        return replace(run, repeat=partial(self.again, ids, mask, arguments))
+
+    def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        """Denoise the batch twice and return the second run, which repeats a `start` of the same."""
+        # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
+        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
 
 
 def denoise(
@@ -124,19 +142,21 @@ def denoise(
         ]
         held.check()
         environment = fingerprint(loaded.device, loaded.dtype)
-    return tuple(_run(loaded, generation, prompt_ids.shape[1], arguments, environment) for generation in generations)
+    return tuple(run_of(loaded, one.trajectories, arguments, environment, one.evidence) for one in generations)
 
 
-def _run(
+def run_of(
     loaded: LoadedModel,
-    generation: Generation,
-    prompt_length: int,
+    trajectories: Sequence[Trajectory],
     arguments: SamplerArguments,
     environment: Mapping[str, JsonScalar | list[JsonScalar]],
+    evidences: Sequence[Evidence] | None = None,
 ) -> Run:
-    trajectories = tuple(generation.trajectories)
+    """Return these decisions as a run of `loaded`, read by its tokenizer."""
+    trajectories = tuple(trajectories)
     texts = prompts = None
     if loaded.tokenizer is not None:
+        prompt_length = trajectories[0].length - arguments.gen_length
         texts = tuple(loaded.tokenizer.decode(t.final[prompt_length:].tolist()) for t in trajectories)
         prompts = tuple(loaded.tokenizer.decode(t.prompt.tolist()) for t in trajectories)
     return Run(
@@ -147,7 +167,7 @@ def _run(
         sampler=arguments.identity(),
         environment=environment,
         pieces=_pieces(loaded.tokenizer, trajectories),
-        evidences=tuple(generation.evidence),
+        evidences=None if evidences is None else tuple(evidences),
     )
 
 
