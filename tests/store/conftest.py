@@ -51,11 +51,13 @@ def store(path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start one of the programs, or the Python code given with -c; ended with the test."""
+    """Start a program: a file, the name of one of ours, or code; ended with the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(program: str, *arguments: str) -> subprocess.Popen[str]:
-        what = [str(PROGRAMS / f"{program}.py")] if program.isidentifier() else ["-c", program]
+    def run(program: str | Path, *arguments: str) -> subprocess.Popen[str]:
+        if isinstance(program, str) and program.isidentifier():
+            program = PROGRAMS / f"{program}.py"
+        what = [str(program)] if isinstance(program, Path) else ["-c", program]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROGRAMS), *sys.path])}
         process = subprocess.Popen(
@@ -76,7 +78,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def finish(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run to the end what `start` starts."""
 
-    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(program: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = start(program, *arguments)
         output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
