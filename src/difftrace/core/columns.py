@@ -80,7 +80,7 @@ def _smallest(values: Ints, base: int, largest_form: int) -> _Candidate:
     if largest_form >= DICTIONARY:
         candidates.append(_dictionary(values, base))
     if largest_form >= TRIMMED:
-        candidates.append(_trimmed(values))
+        candidates.append(_trimmed(values, base))
     return min(candidates, key=lambda candidate: candidate.size)
 
 
@@ -191,7 +191,7 @@ def _read_dictionary(reader: Reader, count: int, base: int) -> Ints:
     return table[read(reader, count, size, DICTIONARY - 1)]
 
 
-def _trimmed(values: Ints) -> _Candidate:
+def _trimmed(values: Ints, base: int) -> _Candidate:
     changes = np.flatnonzero(values[1:] != values[:-1])
     tail = values.size - int(changes[-1]) - 1
     head = int(changes[0]) + 1
@@ -204,7 +204,10 @@ def _trimmed(values: Ints) -> _Candidate:
     rest = values[head : values.size - tail]
     if rest.size == 0:
         return _Candidate(len(start), lambda: start)
-    inner = _smallest(rest, int(rest.max()) + 1, TRIMMED - 1)
+    rest_base = int(rest.max()) + 1
+    # Other forms have been tried on all of them; without the last one, which is no outlier, they gain next to nothing.
+    largest = PACKED if head == 0 and tail == 1 and rest_base == base else TRIMMED - 1
+    inner = _smallest(rest, rest_base, largest)
     return _Candidate(len(start) + inner.size, lambda: start + inner.build())
 
 
