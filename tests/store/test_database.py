@@ -104,7 +104,7 @@ from difftrace.store import Store
 
 store = Store(sys.argv[1])
 stored = 0
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 try:
     while True:
         store.put(make_record(stored))

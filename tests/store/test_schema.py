@@ -185,3 +185,31 @@ def test_any_file_name_will_do(tmp_path: Path, name: str, make_record: Make, mon
     with Store(name) as store:
         store.put(make_record())
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_store_is_created_although_others_hold_the_lock_just_then(tmp_path: Path) -> None:
+    """SQLite does not wait by itself where a database is switched to a write-ahead log."""
+
+    class Contended:
+        def __init__(self) -> None:
+            self.refusals = 3
+
+        def execute(self, statement: str) -> Contended:
+            if "journal_mode" in statement and self.refusals:
+                self.refusals -= 1
+                raise sqlite3.OperationalError("database is locked")
+            return self
+
+        def fetchone(self) -> tuple[str]:
+            return ("wal",)
+
+    contended = Contended()
+    schema._use_write_ahead_log(contended, "here", timeout=60)  # type: ignore[arg-type]
+    assert contended.refusals == 0
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        schema._use_write_ahead_log(Contended(), "here", timeout=-1)  # type: ignore[arg-type]
+
+
+def test_a_disk_that_allows_no_write_ahead_log_is_refused() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection, pytest.raises(StoreError, match="a local disk"):
+        schema._use_write_ahead_log(connection, "here", timeout=1)
