@@ -234,7 +234,7 @@ def test_a_full_disk_is_raised_by_every_later_call_and_nothing_is_forgotten(path
     writer.put(make_record(0))
     writer.flush()
     with writer._store._database.reading() as connection:
-        connection.execute("PRAGMA max_page_count = 20")
+        connection.execute("PRAGMA max_page_count = 10")
     for number in range(1, 200):
         try:
             writer.put(make_record(number))
