@@ -15,13 +15,18 @@ from difftrace.core.errors import BusyError, StoreError
 from difftrace.core.text import printable
 
 _OLDEST_SQLITE: Final = (3, 24, 0)
-# A write-ahead log that one large transaction has made long is cut back to this, in bytes.
-_LOG_KEPT: Final = 64 << 20
+# Bytes. The write-ahead log is copied into the file when it has grown by the first, and cut back to the second when it
+# starts anew after that.
+_LOG_GROWTH: Final = 8 << 20
+_LOG_KEPT: Final = 4 << 20
 
 _PRAGMAS: Final = (
     # A commit that returned is on the disk; on macOS only the second setting makes it so.
     "PRAGMA synchronous = FULL",
     "PRAGMA fullfsync = ON",
+    "PRAGMA checkpoint_fullfsync = ON",
+    # We copy the log ourselves, see `_copy_log`.
+    "PRAGMA wal_autocheckpoint = 0",
     f"PRAGMA journal_size_limit = {_LOG_KEPT}",
     # Deleted prompts are overwritten, not only forgotten.
     "PRAGMA secure_delete = ON",
@@ -67,6 +72,8 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._log = path.with_name(f"{path.name}-wal")
+        self._log_due = _LOG_GROWTH
         with _guard:
             _databases.add(self)
         with self.reading():
@@ -94,6 +101,7 @@ class Database:
             except BaseException:
                 self._roll_back(connection)
                 raise
+            self._keep_log_short(connection)
 
     def busy_error(self) -> BusyError:
         """Return the error to raise when others use the file for too long."""
@@ -114,8 +122,6 @@ class Database:
         if self._connection is None:
             connection = self._connect()
             try:
-                for pragma in _PRAGMAS:
-                    connection.execute(pragma)
                 self._prepare(connection)
             except BaseException:
                 connection.close()
@@ -139,11 +145,44 @@ class Database:
         )
         # Damaged text then reaches the checks of its own row instead of failing the whole statement.
         connection.text_factory = _text
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _untouchable(self) -> bool:
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return self.path.exists() and not log.exists() and not os.access(self.path.parent, os.W_OK)
+        return self.path.exists() and not self._log.exists() and not os.access(self.path.parent, os.W_OK)
+
+    def _keep_log_short(self, connection: sqlite3.Connection) -> None:
+        try:
+            size = self._log.stat().st_size
+        except OSError:
+            return
+        if size < _LOG_GROWTH:
+            self._log_due = _LOG_GROWTH
+        elif size >= self._log_due:
+            # Where a reader holds on to the log, it goes on growing: then not with every commit again.
+            self._log_due = size + _LOG_GROWTH
+            # What was committed is safe without it, and the next commit will meet what is wrong.
+            with contextlib.suppress(sqlite3.Error):
+                self._copy_log(connection)
+
+    def _copy_log(self, connection: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the file while nobody can commit.
+
+        SQLite does so by itself after a commit, and then others may commit meanwhile. Up to version 3.51.2, which
+        nearly every Python has, this can lose what they commit (sqlite.org/wal.html, "The WAL-reset bug"). Holding the
+        lock for writing excludes that. It takes a second connection, for the one with the lock cannot copy.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            with contextlib.closing(self._connect()) as copying:
+                copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:
+            connection.execute("ROLLBACK")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
