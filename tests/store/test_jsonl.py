@@ -146,6 +146,10 @@ def test_one_id_twice_in_a_file_is_a_conflict_unless_equal(exported: Path, other
         ({"trajectory_digest": f"sha256:{'0' * 64}"}, "trajectory_digest does not match"),
         ({"output": [1]}, "digest does not match the record"),
         ({"output": [2**31]}, r"\$\.output\[0\]"),
+        ({"output": [[1]]}, r"\$\.output must have one dimension"),
+        ({"output": ["a"]}, r"\$\.output must hold integers"),
+        ({"output": [1.5]}, r"\$\.output must hold integers"),
+        ({"output": {"a": 1}}, r"\$\.output: "),
         ({"output": None}, "digest does not match the record"),
     ],
 )
