@@ -7,6 +7,10 @@ A service has answered 2,000 different requests (a prompt and a seed) again and 
 Every answer was stored. A rerun of the same request should decide the same; the example asks the export which ones
 did not, reads the trajectories of one of them to find the step where they part, and takes those requests back into a
 small store of their own. The data are made up: 2,000 random trajectories, repeated, of which a few go wrong.
+
+With a million, on two cores of an AMD EPYC that others used too: storing 12 minutes, exporting 3 (both check and
+digest every trajectory); 1,778 bytes each in the store, 956 in Parquet; DuckDB's answers 0.04, 0.14 and 0.16 s;
+finding and comparing two trajectories 1 s; taking 50,000 back into a store, everything verified, 29 s.
 """
 
 from __future__ import annotations

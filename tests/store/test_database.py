@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import sqlite3
 import subprocess
@@ -51,27 +50,28 @@ def test_a_writer_that_waited_too_long_says_so_and_can_try_again(path: Path, sto
 
 
 @pytest.fixture
-def short_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The size in bytes at which the store's log is now copied; it is cut back to half of that."""
-    growth = 400_000
-    monkeypatch.setattr("difftrace.store.database._LOG_GROWTH", growth)
-    store._database._log_due = growth
-    with store._database.reading() as connection:
-        connection.execute(f"PRAGMA journal_size_limit = {growth // 2}")
-    return growth
+def short_log(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The size in bytes, about, at which the log is now copied."""
+    monkeypatch.setattr("difftrace.store.database._LOG_PAGES", 50)
+    return 50 * 8192
 
 
 def test_the_log_stays_short_however_much_is_stored(
     store: Store, path: Path, make_record: Make, short_log: int
 ) -> None:
-    sizes = []
     for number in range(100):
         store.put(make_record(number))
-        sizes.append(path.with_name(f"{path.name}-wal").stat().st_size)
-    assert short_log < max(sizes) < 1.3 * short_log
-    # It started anew more than once, and what was stored before has reached the file.
-    assert sum(later < earlier for earlier, later in itertools.pairwise(sizes)) > 2
-    assert path.stat().st_size > 70_000
+    for start in range(100, 1000, 300):
+        store.put_many([make_record(number) for number in range(start, start + 300)])
+    assert path.with_name(f"{path.name}-wal").stat().st_size < 3 * short_log
+    # What was stored has reached the file.
+    assert path.stat().st_size > 500_000
+
+
+def test_large_records_do_not_make_the_log_long(store: Store, path: Path, make_record: Make, short_log: int) -> None:
+    for number in range(10):
+        store.put(make_record(number, output=range(100_000)))
+    assert path.with_name(f"{path.name}-wal").stat().st_size < 3 * short_log
 
 
 def test_a_reader_that_holds_on_to_the_log_stops_nobody(
@@ -82,15 +82,15 @@ def test_a_reader_that_holds_on_to_the_log_stops_nobody(
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM record").fetchone() == (1,)
-        for number in range(1, 50):
+        for number in range(1, 60):
             store.put(make_record(number))
         assert reader.execute("SELECT count(*) FROM record").fetchone() == (1,)
         grown = log.stat().st_size
-    assert grown > 2 * short_log
-    for number in range(50, 100):
+    assert grown > 3 * short_log
+    for number in range(60, 150):
         store.put(make_record(number))
-    assert log.stat().st_size < grown
-    assert store.count() == 100
+    assert log.stat().st_size < grown + 2 * short_log
+    assert store.count() == 150
     assert store.verify_all() == []
 
 

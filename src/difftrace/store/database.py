@@ -15,10 +15,10 @@ from difftrace.core.errors import BusyError, StoreError
 from difftrace.core.text import printable
 
 _OLDEST_SQLITE: Final = (3, 24, 0)
-# Bytes. The write-ahead log is copied into the file when it has grown by the first, and cut back to the second when it
-# starts anew after that.
-_LOG_GROWTH: Final = 8 << 20
-_LOG_KEPT: Final = 4 << 20
+# Pages, as estimated, after which a connection copies the write-ahead log into the file, so that it can start anew. It
+# is overwritten then, which is faster than growing; only from an unusual size, in bytes, it is cut back.
+_LOG_PAGES: Final = 1000
+_LOG_KEPT: Final = 64 << 20
 
 _PRAGMAS: Final = (
     # A commit that returned is on the disk; on macOS only the second setting makes it so.
@@ -72,8 +72,7 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
-        self._log = path.with_name(f"{path.name}-wal")
-        self._log_due = _LOG_GROWTH
+        self._log_pages = 0
         with _guard:
             _databases.add(self)
         with self.reading():
@@ -96,12 +95,15 @@ class Database:
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                before = _extent(connection)
                 yield connection
+                pages = _extent(connection) - before
                 connection.execute("COMMIT")
             except BaseException:
                 self._roll_back(connection)
                 raise
-            self._keep_log_short(connection)
+            # A commit writes the end of the table and a leaf of each index anew.
+            self._keep_log_short(connection, 4 + max(0, pages))
 
     def busy_error(self) -> BusyError:
         """Return the error to raise when others use the file for too long."""
@@ -154,18 +156,14 @@ class Database:
         return connection
 
     def _untouchable(self) -> bool:
-        return self.path.exists() and not self._log.exists() and not os.access(self.path.parent, os.W_OK)
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return self.path.exists() and not log.exists() and not os.access(self.path.parent, os.W_OK)
 
-    def _keep_log_short(self, connection: sqlite3.Connection) -> None:
-        try:
-            size = self._log.stat().st_size
-        except OSError:
-            return
-        if size < _LOG_GROWTH:
-            self._log_due = _LOG_GROWTH
-        elif size >= self._log_due:
-            # Where a reader holds on to the log, it goes on growing: then not with every commit again.
-            self._log_due = size + _LOG_GROWTH
+    def _keep_log_short(self, connection: sqlite3.Connection, pages: int) -> None:
+        """Copy the log now and then; the last commit has written about so many `pages` to it."""
+        self._log_pages += pages
+        if self._log_pages >= _LOG_PAGES:
+            self._log_pages = 0
             # What was committed is safe without it, and the next commit will meet what is wrong.
             with contextlib.suppress(sqlite3.Error):
                 self._copy_log(connection)
@@ -209,6 +207,12 @@ class Database:
                 raise self.busy_error() from error
             advice = next((text for signs, text in _ADVICE if any(sign in reason for sign in signs)), None)
             raise StoreError(f"{where}: {printable(reason)}" + (f"; {advice}" if advice is not None else "")) from error
+
+
+def _extent(connection: sqlite3.Connection) -> int:
+    """Return a number that rises by about the pages a transaction writes: those added, and one for each row."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    return int(pages) + connection.total_changes
 
 
 def _text(data: bytes) -> str:
