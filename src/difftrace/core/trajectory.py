@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from difftrace.core import codec
 from difftrace.core.errors import FormatError, TrajectoryError
 from difftrace.core.limits import MAX_CANVAS, MAX_EVENTS, MAX_STEPS, MAX_TOKEN
+from difftrace.core.once import once
 
 Ints = npt.NDArray[np.int32]
 
@@ -131,7 +131,7 @@ class Trajectory:
         canvas[ordered[last]] = self.tokens[by_position[last]]
         return canvas
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """`sha256:` and 64 hex digits over the content, whatever encoding it was read from.
 

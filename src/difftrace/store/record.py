@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
 from difftrace.core.errors import RecordError, TrajectoryError
 from difftrace.core.limits import MAX_CANVAS, MAX_TOKEN
+from difftrace.core.once import once
 from difftrace.core.recording import JsonScalar
 from difftrace.core.text import printable
 from difftrace.core.trajectory import Ints, Trajectory, int_column
@@ -68,7 +68,7 @@ class Record:
             created_at=in_utc("created_at", self.created_at),
         )
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """`record_digest` of the fields."""
         output = None if self.output is None else output_bytes(self.output)
