@@ -93,8 +93,8 @@ class Database:
             StoreError: it could not be written; nothing of the block is stored.
         """
         with self.reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 before = _extent(connection)
                 yield connection
                 pages = _extent(connection) - before
@@ -175,12 +175,12 @@ class Database:
         nearly every Python has, this can lose what they commit (sqlite.org/wal.html, "The WAL-reset bug"). Holding the
         lock for writing excludes that. It takes a second connection, for the one with the lock cannot copy.
         """
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             with contextlib.closing(self._connect()) as copying:
                 copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         finally:
-            connection.execute("ROLLBACK")
+            self._roll_back(connection)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
