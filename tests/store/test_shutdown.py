@@ -206,8 +206,16 @@ def test_a_failing_disk_does_not_keep_the_process_alive(path: Path, finish: Fini
     assert "queued records not stored: " in done.stderr
 
 
-def test_sigterm_while_the_interpreter_exits_waits_for_the_queue(path: Path, finish: Finish) -> None:
+@pytest.mark.parametrize(("handler", "status", "output"), [("", -signal.SIGTERM, ""), ("os._exit(9)", 9, "mine\n")])
+def test_sigterm_while_the_interpreter_exits_waits_for_the_queue(
+    path: Path, finish: Finish, handler: str, status: int, output: str
+) -> None:
     program = (
+        "import os, signal\n"
+        "def mine(number, frame):\n"
+        "    print('mine', flush=True)\n"
+        f"    {handler}\n"
+        f"if {handler!r}: signal.signal(signal.SIGTERM, mine)\n"
         f"{QUEUE}\n"
         "close = writer.close\n"
         "def closing():\n"
@@ -217,8 +225,30 @@ def test_sigterm_while_the_interpreter_exits_waits_for_the_queue(path: Path, fin
         "queue()\n"
     )
     done = finish(program, str(path))
-    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert (done.returncode, done.stdout) == (status, output), done.stderr
     assert stored(path) == 120
+
+
+def test_a_later_writer_is_drained_although_an_earlier_one_was_closed_meanwhile(path: Path, finish: Finish) -> None:
+    program = (
+        "import signal\n"
+        "called = []\n"
+        "signal.signal(signal.SIGTERM, lambda *arguments: called.append(writer.pending))\n"
+        f"{QUEUE}\n"
+        "for turn in 1, 2:\n"
+        "    queue()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    if turn == 1:\n"
+        "        writer.close()\n"
+        "    while len(called) < turn: threading.Event().wait(0.01)\n"
+        "    if turn == 1:\n"
+        "        writer = BackgroundWriter(sys.argv[1], capacity=1000)\n"
+        "        records = [make_record(number) for number in range(1000, 1120)]\n"
+        "print(called, signal.getsignal(signal.SIGTERM).__name__)\n"
+    )
+    done = finish(program, str(path))
+    assert (done.returncode, done.stdout) == (0, "[0, 0] _on_sigterm\n"), done.stderr
+    assert stored(path) == 240
 
 
 def test_a_forked_child_neither_stores_nor_waits_for_what_the_parent_queued(path: Path, finish: Finish) -> None:

@@ -45,9 +45,10 @@ class _State:
         open: the writers to drain; held here, for one that its owner forgot is drained too.
         guarded: those of them that SIGTERM drains.
         previous: the handler that ours stands in for; None while ours is not installed.
-        draining: a SIGTERM has arrived and waits for the writers.
+        draining: a SIGTERM has arrived, and a thread waits for the writers.
         drained: they are done, and the signal is on its way once more.
         exiting: the interpreter exits, which drains them anyway.
+        deferred: a SIGTERM has arrived since, to be sent again at the end.
         finalizer: whether multiprocessing knows what to do at the end of this process.
     """
 
@@ -58,6 +59,7 @@ class _State:
         self.draining = False
         self.drained = False
         self.exiting = False
+        self.deferred = False
         self.finalizer = False
 
 
@@ -98,6 +100,7 @@ def _install() -> None:
     if present in (None, signal.SIG_IGN, _on_sigterm) or (_state.previous is not None and callable(present)):
         return
     _state.previous = present
+    _state.draining = _state.drained = False
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
@@ -118,11 +121,12 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     if _state.drained or not any(writer.pending for writer in _state.guarded):
         _state.draining = _state.drained = False
         _pass_on(number, frame)
+    elif _state.exiting:
+        _state.deferred = True
     elif not _state.draining:
         _state.draining = True
-        if not _state.exiting:
-            # Not threading.Thread, whose locks the interrupted code may hold.
-            _thread.start_new_thread(_drain, ())
+        # Not threading.Thread, whose locks the interrupted code may hold.
+        _thread.start_new_thread(_drain, ())
 
 
 def _drain() -> None:
@@ -156,9 +160,9 @@ def _at_exit() -> None:
     for writer in list(_state.open):
         _reporting(writer.close)
     _state.exiting = False
-    if _state.draining:
-        _state.draining = False
-        _pass_on(signal.SIGTERM, None)
+    if _state.deferred:
+        _state.deferred = False
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _at_exit_of_a_multiprocessing_child() -> None:
@@ -173,7 +177,7 @@ def _in_a_forked_child() -> None:
     for writer in _state.open:
         writer.disown()
     _state.open, _state.guarded = [], []
-    _state.draining = _state.drained = _state.finalizer = False
+    _state.draining = _state.drained = _state.deferred = _state.finalizer = False
 
 
 atexit.register(_at_exit)
