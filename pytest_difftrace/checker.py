@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from difftrace.core.deferred import DeferredRun
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, judge, needs_writing, observe
+from pytest_difftrace.checks import Check, judge, judge_again, needs_writing, observe
+from pytest_difftrace.forcing import judge_deferred
 from pytest_difftrace.options import Settings
+from pytest_difftrace.passes import different_pass
 from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
 from pytest_difftrace.session import Outcome, notes
+from pytest_difftrace.strategies import basis
 
 if TYPE_CHECKING:
     from difftrace.core.run import Run
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True
 
 _OUTCOMES: Final[dict[str, Outcome]] = {
-    "equal": "verified",
+    "passed": "verified",
     "diverged": "diverged",
     "missing": "without baseline",
     "unreadable": "unreadable",
@@ -38,7 +42,7 @@ class Checker:
         self._settings = settings
         self._names: set[str | None] = set()
 
-    def check(self, run: Run | Trajectory | Sequence[Trajectory], name: str | None = None) -> None:
+    def check(self, run: Run | DeferredRun | Trajectory | Sequence[Trajectory], name: str | None = None) -> None:
         """Hold `run` against the baseline of this test; a test with several checks gives each a `name`.
 
         Fails the test where they differ or there is no baseline; `pytest --difftrace-record` records one.
@@ -64,10 +68,13 @@ class Checker:
         if repetition is not None and repetition.attempt == 2:
             repetition.second[name] = observation
             return
-        check = judge(observation, self._settings)
+        if isinstance(run, DeferredRun):
+            check = judge_deferred(run, observation, self._settings)
+        else:
+            check = judge(observation, self._settings)
         if self._settings.mode == "record":
             writes = needs_writing(check, self._settings)
-            if repetition is not None and (writes or check.verdict == "equal"):
+            if repetition is not None and (writes or check.verdict == "passed"):
                 repetition.first[name] = check
                 if writes:
                     repetition.pending.add(name)
@@ -80,17 +87,33 @@ class Checker:
         self._conclude(check)
 
     def _conclude(self, check: Check) -> None:
+        known = check.classification is not None and check.classification.divergence_class == "RUN_TO_RUN"
+        if check.verdict == "diverged" and not known:
+            check = judge_again(check, self._settings)
         outcome = _OUTCOMES[check.verdict]
-        if check.verdict != "equal":
-            self._fail(outcome, messages.failure(check, self._settings, self._item.config))
+        if check.verdict != "passed":
+            self._fail(outcome, self._failure(check))
         noted = notes(self._item)
         if self._settings.mode == "record":
             noted.outcomes.append("unchanged")
             return
-        noted.outcomes.append(outcome)
+        different = different_pass(check, self._item.nodeid, self._settings)
+        if different is not None:
+            noted.passes.append(different)
+        noted.outcomes.append("allowed" if different is not None and different.allowed_by else outcome)
+        if check.forced is not None and check.forced.same:
+            noted.scored.append(basis(check.forced))
         elsewhere = recorded_elsewhere(check)
         if elsewhere is not None:
             noted.elsewhere.append(elsewhere)
+
+    def _failure(self, check: Check) -> str:
+        text = messages.failure(check, self._settings, self._item.config)
+        if check.verdict != "diverged" or not self._settings.bisect:
+            return text
+        from pytest_difftrace.bisecting import bisection
+
+        return "\n".join([text, "", *bisection(check, self._item)])
 
     def _fail(self, outcome: Outcome, text: str) -> None:
         notes(self._item).outcomes.append(outcome)

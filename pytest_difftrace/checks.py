@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 
+from difftrace.core import policies
 from difftrace.core.baseline import dump, load
-from difftrace.core.comparison import Divergence, compare_sequences
+from difftrace.core.budgets import amplification
+from difftrace.core.classification import Classification, classify, divergence_of
+from difftrace.core.comparison import Divergence
+from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.forced import ForcedVerdict
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from pytest_difftrace.locations import baseline_path, test_id
-from pytest_difftrace.options import Policy, Settings
+from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import PLATFORM_KEY
 
 # No frame of this module in the traceback of a wrong call: it is the caller's line that matters.
 __tracebackhide__ = True
 
-Verdict = Literal["equal", "diverged", "missing", "unreadable", "newer", "foreign"]
+Verdict = Literal["passed", "diverged", "missing", "unreadable", "newer", "foreign"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class Observation:
         run: what was observed, as the baseline it would be recorded as.
         module: file of the test.
         line: where the check is, "tests/test_sum.py:7".
+        repeat: runs the same again; None where that is not possible.
     """
 
     test: TestId
     run: Baseline
     module: Path
     line: str
+    repeat: Callable[[], Baseline] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,17 @@ class Check:
 
     Attributes:
         observation: what was observed.
-        verdict: the comparison's result. "newer": written by a newer version; "foreign": the file is another test's.
+        verdict: the comparison's result. "passed" and "diverged" are the policy's judgement; "newer": written by a
+            newer version; "foreign": the file is another test's.
         source: the file compared with; for "missing" the one that a recording writes.
         target: the file that a recording writes.
         golden: content of `source` where it could be read.
-        divergence: first differing decision, where there is one.
+        divergence: the first differing decision of the sequence that the classification is about, else of any.
+        classification: why the run differs, where the two could be compared.
+        judgement: what the policy says of it.
         problem: the reader's one line for "unreadable" and "newer".
         shared: whether `source` is the file for all platforms, else the one for this platform.
+        forced: what scoring the golden canvases found, where that was done.
     """
 
     observation: Observation
@@ -66,26 +77,41 @@ class Check:
     target: Path
     golden: Baseline | None = None
     divergence: Divergence | None = None
+    classification: Classification | None = None
+    judgement: policies.Judgement | None = None
     problem: str | None = None
     shared: bool = True
+    forced: ForcedVerdict | None = None
 
 
 def observe(item: pytest.Item, value: object, name: str | None, platform_key: str | None) -> Observation:
     """Return what a test handed to `difftrace.check`; `platform_key` replaces what the run calls its platform.
+
+    Of a deferred run, which is not made for it, that is what is declared of it: it holds no decisions yet.
 
     Raises:
         TypeError: `value` is no run.
         ValueError: `name` is no name.
     """
     test = test_id(item, name)
-    run = _as_run(value).to_baseline(test)
-    if platform_key is not None:
-        run = replace(run, environment={**run.environment, PLATFORM_KEY: platform_key})
-    return Observation(test, run, item.path, _line_of_caller(item.config))
+    run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
+    repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
+    return Observation(test, _as_baseline(run, test, platform_key), item.path, _line_of_caller(item.config), repeat)
+
+
+def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
+    """Return `observation` of a deferred run with the run that was made of it."""
+    return replace(observation, run=_as_baseline(run, observation.test, platform_key))
 
 
 def judge(observation: Observation, settings: Settings) -> Check:
     """Compare `observation` with its baseline: that of this platform where there is one, else the shared one."""
+    check = find(observation, settings)
+    return check if check.verdict != "diverged" else compared(check, settings)
+
+
+def find(observation: Observation, settings: Settings) -> Check:
+    """Return the check of `observation` with its baseline; "diverged" until the two are compared."""
     module, test = observation.module, observation.test
     shared = baseline_path(module, test)
     own = baseline_path(module, test, _platform_key(observation.run))
@@ -101,13 +127,46 @@ def judge(observation: Observation, settings: Settings) -> Check:
         return Check(observation, verdict, source, target, problem=str(error))
     if golden.test is not None and golden.test != test:
         return Check(observation, "foreign", source, target, golden)
-    if golden.same_decisions(observation.run):
-        divergence = None
-    else:
-        divergence = compare_sequences(*(trajectories(b) for b in (golden, observation.run)))
-    same = _same(golden, observation.run, divergence, settings.policy)
-    verdict = "equal" if same else "diverged"
-    return Check(observation, verdict, source, target, golden, divergence, shared=source == shared)
+    return Check(observation, "diverged", source, target, golden, shared=source == shared)
+
+
+def compared(check: Check, settings: Settings) -> Check:
+    """Return `check`, whose baseline could be read, with what comparing the two runs says."""
+    assert check.golden is not None
+    return judged_as(check, classify(check.golden, check.observation.run), settings)
+
+
+def judge_again(check: Check, settings: Settings) -> Check:
+    """Return `check`, which failed, after its run was repeated once, to tell whether it differs from itself.
+
+    A run that cannot be repeated, or fails when it is, leaves `check` as it is.
+    """
+    if check.golden is None or check.observation.repeat is None:
+        return check
+    try:
+        repeated = check.observation.repeat()
+    except Exception:
+        # The check has failed already, and it is its own failure that is to be shown.
+        return check
+    return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
+
+
+def verdict_on(classification: Classification, settings: Settings) -> policies.Judgement:
+    """Return what the session's policy says of `classification`."""
+    return policies.judge(classification, settings.policy, fail_on=settings.fail_on, allow=settings.allow)
+
+
+def judged_as(check: Check, classification: Classification, settings: Settings) -> Check:
+    """Return `check` with this classification and what the session's policy says of it."""
+    assert check.golden is not None
+    judgement = verdict_on(classification, settings)
+    return replace(
+        check,
+        verdict="passed" if judgement.passes else "diverged",
+        divergence=divergence_of(check.golden, check.observation.run, classification),
+        classification=classification,
+        judgement=judgement,
+    )
 
 
 def needs_writing(check: Check, settings: Settings) -> bool:
@@ -117,10 +176,31 @@ def needs_writing(check: Check, settings: Settings) -> bool:
     if check.verdict == "missing":
         return True
     if settings.scope == "all":
-        return not _holds(check.target, check.observation.run)
-    if check.verdict == "equal":
+        return not _holds(check.target, to_record(check))
+    if check.verdict == "passed":
         return False
     return settings.scope == "changed" or not _exists(check.target)
+
+
+def to_record(check: Check) -> Baseline:
+    """Return what a recording writes: the run, with the budget of the file that it takes the place of."""
+    budget = None if check.golden is None or loses_budget(check) else check.golden.budget
+    return replace(check.observation.run, budget=budget)
+
+
+def loses_budget(check: Check) -> bool:
+    """Return whether the baseline was calibrated to a budget that says nothing of the run in its place.
+
+    It was measured of the numbers that a model computes in a dtype, with guidance or without; other weights leave it as
+    good as it was.
+    """
+    if check.golden is None or check.golden.budget is None:
+        return False
+    before, after = (
+        (run.environment.get("dtype"), getattr(run.model, "config", None), amplification(run))
+        for run in (check.golden, check.observation.run)
+    )
+    return before != after
 
 
 def owner(path: Path) -> TestId | None:
@@ -138,25 +218,6 @@ def _holds(path: Path, run: Baseline) -> bool:
         return False
 
 
-def _same(golden: Baseline, run: Baseline, divergence: Divergence | None, policy: Policy) -> bool:
-    if policy == "exact":
-        return divergence is None
-    if len(golden.sequences) != len(run.sequences):
-        return False
-    for one, other in zip(golden.sequences, run.sequences, strict=True):
-        if one.text is None or other.text is None:
-            if not np.array_equal(one.trajectory.final, other.trajectory.final):
-                return False
-        elif one.text != other.text:
-            return False
-    return True
-
-
-def trajectories(baseline: Baseline) -> list[Trajectory]:
-    """Return the trajectories of the batch."""
-    return [record.trajectory for record in baseline.sequences]
-
-
 def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
@@ -164,6 +225,17 @@ def _exists(path: Path) -> bool:
 def _platform_key(run: Baseline) -> str:
     # A trajectory of a foreign loop comes without an environment.
     return str(run.environment.get(PLATFORM_KEY, "cpu"))
+
+
+def _as_baseline(run: Run, test: TestId, platform_key: str | None) -> Baseline:
+    baseline = run.to_baseline(test)
+    if platform_key is None:
+        return baseline
+    return replace(baseline, environment={**baseline.environment, PLATFORM_KEY: platform_key})
+
+
+def _repeated(repeat: Callable[[], Run], test: TestId, platform_key: str | None) -> Baseline:
+    return _as_baseline(repeat(), test, platform_key)
 
 
 def _as_run(value: object) -> Run:

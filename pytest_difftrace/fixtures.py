@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_difftrace import foreign
+from pytest_difftrace import foreign, strategies
 from pytest_difftrace.marker import ModelRequest, requested_model
-from pytest_difftrace.session import SESSION, Session, notes
+from pytest_difftrace.session import LOADED, SESSION, Session, notes
 from pytest_difftrace.workers import device_of_worker, worker_index
 
 if TYPE_CHECKING:
     from difftrace.models import LoadedModel
-    from difftrace.verification.runner import ModelRunner
+    from difftrace.verification import DeferredRunner, ModelRunner
     from pytest_difftrace.checker import Checker
 
 
@@ -28,11 +28,13 @@ def difftrace(request: pytest.FixtureRequest) -> Checker:
 
 
 @pytest.fixture
-def llada(request: pytest.FixtureRequest) -> ModelRunner:
+def llada(request: pytest.FixtureRequest) -> ModelRunner | DeferredRunner:
     """Run a LLaDA model under enforced determinism: `llada.generate(prompt, gen_length=16, steps=16)`.
 
     The model is the one of `@pytest.mark.difftrace(model=…, revision=…, dtype=…, device=…)`, of `--difftrace-model`
-    or the ini file, else the reference model that comes with the package. It is loaded once a session.
+    or the ini file, else the reference model that comes with the package. It is loaded once a session. Under
+    `--difftrace-strategy=forced` or `sampled` a run is denoised when something is asked of it that its check did not
+    settle.
     """
     _refuse_foreign_package()
     if find_spec("torch") is None:
@@ -40,14 +42,15 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner:
             'difftrace: the llada fixture needs torch; run `pip install "pytest-difftrace[torch]"`', pytrace=False
         )
     from difftrace.core.errors import DiffTraceError
-    from difftrace.verification.runner import ModelRunner
 
     session = request.config.stash[SESSION]
     try:
         asked = requested_model(request.node, session.settings)
         if asked.model is not None:
             notes(request.node).models.append(asked.model)
-        return ModelRunner(_loaded(asked, session, worker_index(request.config)), session.settings.profile)
+        loaded = _loaded(asked, session, worker_index(request.config))
+        request.node.stash[LOADED] = loaded
+        return strategies.runner(loaded, session.settings)
     except (DiffTraceError, pytest.UsageError) as error:
         message = str(error)
     # Outside the handler, so that the failure stands alone and not below the error that it restates.

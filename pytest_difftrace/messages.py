@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.scored import divergent_steps_lines
+from difftrace.reports.verdict import reason_lines
 from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import explanation, recorded_elsewhere
@@ -23,10 +26,12 @@ _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
 def record_command(observation: Observation, config: pytest.Config) -> str:
     """Return the command that records the test, to be run where this pytest was started."""
     words = ["pytest", "--difftrace-record"]
-    for name in ("model", "profile", "platform_key"):
-        given: str | None = config.getoption(f"difftrace_{name}")
-        if given is not None:
-            words.append(f"--difftrace-{name.replace('_', '-')}={given}")
+    # What the check was judged by belongs to it: only what fails is recorded anew.
+    for name in ("policy", "fail_on", "model", "profile", "platform_key"):
+        given: str | list[str] | None = config.getoption(f"difftrace_{name}")
+        value = ",".join(given) if isinstance(given, list) else given
+        if value:
+            words.append(f"--difftrace-{name.replace('_', '-')}={value}")
     words.append(f"{relative(observation.module, config)}::{observation.test.id}")
     return printable(" ".join(map(_quoted, words)))
 
@@ -50,17 +55,51 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
     elsewhere = recorded_elsewhere(check)
     if elsewhere is not None:
         where += explanation(elsewhere)
-    text_only = settings.policy == "text"
+    assert check.classification is not None
     return divergence_text(
         check.golden,
         observation.run,
         check.divergence,
-        subject="final text differs from its baseline; the runs part"
-        if text_only and check.divergence
-        else "run differs from its baseline",
+        subject=_subject(check, check.classification, settings),
         where=where,
-        advice=["If the new run is right, record it:", command],
+        reasons=_reasons(check, check.classification, settings),
+        advice=_advice(check.classification, command),
     )
+
+
+def _subject(check: Check, found: Classification, settings: Settings) -> str:
+    name = "" if found.divergence_class is None else f"{found.divergence_class}: "
+    outcome = found.outcome
+    if check.divergence is not None and outcome is not None:
+        if settings.policy == "text" and outcome.same_text is False:
+            return f"{name}final text differs from its baseline; the runs part"
+        if settings.policy == "tokens" and outcome.tokens:
+            return f"{name}final tokens differ from the baseline's; the runs part"
+    at = "" if check.divergence is not None or found.step is None else f" from step {found.step} on"
+    return f"{name}run differs from its baseline{at}"
+
+
+def _reasons(check: Check, found: Classification, settings: Settings) -> list[str]:
+    """Return why the runs differ, and why that fails where it is not for the exact policy, which lets nothing pass.
+
+    Nothing for bare trajectories, of which only their decisions are known.
+    """
+    assert check.judgement is not None
+    observed = check.observation.run
+    bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
+    if bare and found.divergence_class is None:
+        return []
+    told = settings.policy != "exact" or found.divergence_class in settings.fail_on
+    steps = [] if check.forced is None else divergent_steps_lines(check.forced)
+    return [*steps, *reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
+
+
+def _advice(found: Classification, command: str) -> list[str]:
+    if found.divergence_class == "RUN_TO_RUN":
+        return [
+            "Recording would not help: the next run is another one. --difftrace-bisect names the module it starts in."
+        ]
+    return ["If the new run is right, record it:", command]
 
 
 def other_test(check: Check, owner: TestId, config: pytest.Config) -> str:
@@ -69,14 +108,17 @@ def other_test(check: Check, owner: TestId, config: pytest.Config) -> str:
     return _other_test(check.observation, owner, where)
 
 
-def not_reproducible(first: Observation, second: Observation, divergence: Divergence) -> str:
-    """Return the text for a test whose two runs differ."""
+def not_reproducible(
+    first: Observation, second: Observation, divergence: Divergence | None, reasons: Sequence[str]
+) -> str:
+    """Return the text for a test whose two runs differ, in what `reasons` say if not in their decisions."""
     return divergence_text(
         first.run,
         second.run,
         divergence,
         subject="not recorded: two runs of this test differ",
         where=[_line(first)],
+        reasons=reasons,
         advice=[
             "A baseline that its own test does not reproduce would fail at random. Look for randomness without a",
             "seed, the clock, or state that one run leaves to the next, then record again.",

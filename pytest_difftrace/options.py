@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import pytest
 
@@ -15,14 +15,21 @@ from pytest_difftrace import foreign
 
 Mode = Literal["off", "verify", "record"]
 Scope = Literal["missing", "changed", "all"]
-Policy = Literal["exact", "text"]
+# Those of difftrace.core.policies, which is too much to import here.
+Policy = Literal["exact", "near-tie", "tokens", "text"]
+
+# How a run of the llada fixture is held against its baseline.
+Strategy = Literal["rerun", "forced", "sampled"]
 
 SCOPES: Final = ("missing", "changed", "all")
-POLICIES: Final = ("exact", "text")
+POLICIES: Final = get_args(Policy)
+STRATEGIES: Final = get_args(Strategy)
 _RECORD: Final = "--difftrace-record"
 
 _PLATFORM_KEY: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LONGEST_PLATFORM_KEY: Final = 40
+
+_EXCEPTIONS: Final = ("difftrace_fail_on", "difftrace_allow")
 
 # With these pytest only tells something and runs no test.
 _TELLING: Final = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow")
@@ -35,13 +42,17 @@ class Settings:
     Attributes:
         mode: what a check does.
         scope: which baselines a recording may write.
-        policy: what has to be equal.
+        policy: which differences fail.
         model: model of the `llada` fixture where the test's marker names none; None is the embedded reference model.
         model_folder: where a relative path in `model` starts.
         per_platform: record into the file of this platform instead of the shared one.
         explicit: a flag asked for the mode, so the header states it.
         profile: determinism profile of the `llada` fixture; None is the one of the device.
         platform_key: what this platform is called; None is what the fingerprint says.
+        fail_on: classes of divergence that fail under any policy.
+        allow: those that pass under any.
+        bisect: look for the module at fault where a check fails.
+        strategy: whether runs of the `llada` fixture are denoised for their check or their baselines' canvases scored.
     """
 
     mode: Mode
@@ -53,6 +64,10 @@ class Settings:
     explicit: bool
     profile: str | None = None
     platform_key: str | None = None
+    fail_on: frozenset[str] = frozenset()
+    allow: frozenset[str] = frozenset()
+    bisect: bool = False
+    strategy: Strategy = "rerun"
 
 
 class _RecordAction(argparse.Action):
@@ -91,7 +106,32 @@ def add_options(parser: pytest.Parser) -> None:
         choices=POLICIES,
         default=None,
         dest="difftrace_policy",
-        help="What has to be equal: every decision (exact) or the final text alone (text).",
+        help="Which differences fail: any but drift within the budget (exact), any but that and close decisions"
+        " (near-tie), other final tokens (tokens), another final text (text).",
+    )
+    for name, what in (("fail-on", "fail"), ("allow", "pass")):
+        group.addoption(
+            f"--difftrace-{name}",
+            metavar="CLASS[,CLASS]",
+            action="append",
+            default=[],
+            dest=f"difftrace_{name.replace('-', '_')}",
+            help=f"Classes of divergence that {what} under any policy, such as NEAR_TIE; can be repeated.",
+        )
+    group.addoption(
+        "--difftrace-strategy",
+        choices=STRATEGIES,
+        default=None,
+        dest="difftrace_strategy",
+        help="How runs of the llada fixture are verified: by denoising them (rerun), or by scoring all canvases of the"
+        " baseline (forced) or some (sampled), which sees decisions, not logits.",
+    )
+    group.addoption(
+        "--difftrace-bisect",
+        action="store_true",
+        dest="difftrace_bisect",
+        help="Where a run of the llada fixture fails, run its model twice on the canvas in question and name the first"
+        " module that does not repeat itself.",
     )
     group.addoption(
         "--difftrace-model",
@@ -116,7 +156,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     # No default, so that it can be told whether the file asks for the mode.
     parser.addini("difftrace_mode", "verify (default) or off", default="")
-    parser.addini("difftrace_policy", "exact (default) or text", default="exact")
+    parser.addini("difftrace_policy", "exact (default), near-tie, tokens or text", default="exact")
+    parser.addini("difftrace_fail_on", "classes of divergence that fail under any policy", type="linelist", default=[])
+    parser.addini("difftrace_allow", "classes of divergence that pass under any policy", type="linelist", default=[])
+    parser.addini("difftrace_strategy", "rerun (default), forced or sampled", default="rerun")
+    parser.addini("difftrace_bisect", "look for the module at fault where a check fails", type="bool", default=False)
     parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
     parser.addini("difftrace_profile", "determinism profile of the llada fixture", default="")
     parser.addini("difftrace_platform_key", "what this platform is called", default="")
@@ -169,6 +213,8 @@ def resolve(config: pytest.Config) -> Settings:
         _one_of(config, "difftrace_mode", ("off", "verify")) if config.getini("difftrace_mode") else "verify"
     )
     ini_policy = _one_of(config, "difftrace_policy", POLICIES)
+    ini_strategy = _one_of(config, "difftrace_strategy", STRATEGIES)
+    fail_on, allow = _exceptions(config)
     asked_model: str | None = config.getoption("difftrace_model")
     ini_folder = config.inipath.parent if config.inipath else config.rootpath
     return Settings(
@@ -181,7 +227,37 @@ def resolve(config: pytest.Config) -> Settings:
         explicit=bool(record or verify),
         profile=profile(config, config.option),
         platform_key=_platform_key(config),
+        fail_on=fail_on,
+        allow=allow,
+        bisect=config.getoption("difftrace_bisect") or config.getini("difftrace_bisect"),
+        strategy=config.getoption("difftrace_strategy") or ini_strategy,
     )
+
+
+def _exceptions(config: pytest.Config) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the classes that fail and those that pass; the command line overrules the ini file class by class."""
+    given = {name: _listed(config.getoption(name)) for name in _EXCEPTIONS}
+    ini = {name: _listed(config.getini(name)) for name in _EXCEPTIONS}
+    if not any((*given.values(), *ini.values())):
+        return frozenset(), frozenset()
+    foreign.refuse()
+    from difftrace.core.policies import exceptions
+
+    found = []
+    for where, asked in (
+        ("--difftrace-fail-on, --difftrace-allow", given),
+        ("difftrace_fail_on, difftrace_allow", ini),
+    ):
+        try:
+            found.append(exceptions(asked["difftrace_fail_on"], asked["difftrace_allow"]))
+        except ValueError as error:
+            raise pytest.UsageError(f"{where}: {error}") from None
+    (failing, allowed), (ini_failing, ini_allowed) = found
+    return failing | (ini_failing - allowed), allowed | (ini_allowed - failing)
+
+
+def _listed(values: Sequence[str]) -> list[str]:
+    return [name for value in values for name in re.split(r"[\s,]+", value) if name]
 
 
 def _platform_key(config: pytest.Config) -> str | None:
@@ -199,5 +275,5 @@ def _platform_key(config: pytest.Config) -> str | None:
 def _one_of(config: pytest.Config, name: str, allowed: tuple[str, ...]) -> Any:
     value = config.getini(name)
     if value not in allowed:
-        raise pytest.UsageError(f"ini option {name} = {value!r}: it takes {' or '.join(allowed)}")
+        raise pytest.UsageError(f"ini option {name} = {value!r}: it takes {', '.join(allowed[:-1])} or {allowed[-1]}")
     return value

@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 
 from difftrace.core.baseline import save
-from difftrace.core.comparison import compare_sequences
+from difftrace.core.classes import Finding
+from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.errors import DiffTraceError
+from difftrace.core.run_rules import run_to_run_finding
 from difftrace.core.text import printable
+from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, Observation, owner, trajectories
+from pytest_difftrace.checks import Check, loses_budget, owner, to_record, verdict_on
+from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach
-from pytest_difftrace.session import Outcome, notes
+from pytest_difftrace.session import SESSION, Outcome, notes
 
 _REPEATABLE = "A recorded test runs twice: whatever it changes outside its fixtures it must put back or allow for."
 
@@ -148,16 +152,19 @@ def _blame_second_run(reports: list[pytest.TestReport], repetition: Repetition) 
 def _conclude(item: pytest.Item, repetition: Repetition) -> None:
     """Write what both runs agree on, or fail the test and write nothing."""
     repetition.concluded = True
-    outcomes = notes(item).outcomes
+    noted = notes(item)
+    outcomes = noted.outcomes
     text = _obstacle(repetition)
     if text is not None:
         outcomes += ["not recorded (cannot be repeated)"] * len(repetition.pending)
         pytest.fail(text, pytrace=False)
-    parted = [name for name in repetition.first if _parting(repetition, name) is not None]
+    settings = item.config.stash[SESSION].settings
+    found = {name: _two_runs(repetition, name) for name in repetition.first}
+    parted = [name for name in found if not _reproduces(repetition, name, found[name], settings)]
     if parted:
         outcomes += ["not reproducible"] * len(parted)
         outcomes += ["not recorded (test failed)"] * len(repetition.pending.difference(parted))
-        pytest.fail(_parting(repetition, parted[0]) or "", pytrace=False)
+        pytest.fail(_parting(repetition, parted[0], found[parted[0]]), pytrace=False)
     checks = [check for name, check in repetition.first.items() if name in repetition.pending]
     outcomes += ["unchanged"] * (len(repetition.first) - len(checks))
     for index, check in enumerate(checks):
@@ -166,6 +173,10 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
             outcomes += ["not recorded (could not be written)"] * (len(checks) - index)
             pytest.fail(problem, pytrace=False)
         outcomes.append("new" if check.verdict == "missing" or check.source != check.target else "changed")
+        if found[check.observation.test.name].divergence_class != "IDENTICAL":
+            noted.remarks.append("logits not reproducible")
+        if loses_budget(check):
+            noted.remarks.append("budget dropped")
 
 
 def _obstacle(repetition: Repetition) -> str | None:
@@ -183,15 +194,29 @@ def _obstacle(repetition: Repetition) -> str | None:
     return None
 
 
-def _parting(repetition: Repetition, name: str | None) -> str | None:
-    """Return the text for a check that the second run saw end differently, or None."""
-    first: Observation = repetition.first[name].observation
-    second = repetition.second[name]
-    if first.run.same_decisions(second.run):
-        return None
-    divergence = compare_sequences(trajectories(first.run), trajectories(second.run))
-    assert divergence is not None
-    return messages.not_reproducible(first, second, divergence)
+def _two_runs(repetition: Repetition, name: str | None) -> Classification:
+    return classify(repetition.first[name].observation.run, repetition.second[name].run)
+
+
+def _reproduces(repetition: Repetition, name: str | None, found: Classification, settings: Settings) -> bool:
+    """Return whether the second run decided as the first did and would pass as its verification.
+
+    Other logits under equal decisions do no harm as long as the policy lets them pass: a test holds on to decisions,
+    and on some devices no run repeats its logits to the bit. Anything more would fail a later verification at random.
+    """
+    same = repetition.first[name].observation.run.same_decisions(repetition.second[name].run)
+    return same and verdict_on(found, settings).passes
+
+
+def _parting(repetition: Repetition, name: str | None, found: Classification) -> str:
+    """Return the text for a check that the second run saw end differently."""
+    first, second = repetition.first[name].observation, repetition.second[name]
+    finding = run_to_run_finding(first.run, second.run)
+    if isinstance(finding, Finding):
+        reasons = [f"{finding.divergence_class}: {finding.reason}"]
+    else:
+        reasons = [] if found.divergence_class is None else reason_lines(found)
+    return messages.not_reproducible(first, second, divergence_of(first.run, second.run, found), reasons)
 
 
 def _write(check: Check, config: pytest.Config) -> str | None:
@@ -201,7 +226,7 @@ def _write(check: Check, config: pytest.Config) -> str | None:
     if other is not None and other != check.observation.test:
         return messages.other_test(check, other, config)
     try:
-        save(check.target, check.observation.run)
+        save(check.target, to_record(check))
     except DiffTraceError as error:
         return f"difftrace: {printable(str(error))}"
     return None

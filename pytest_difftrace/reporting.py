@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Final
 
 import pytest
 
-from pytest_difftrace import platforms
+from pytest_difftrace import passes, platforms, strategies
 from pytest_difftrace.colour import colour_failures
 from pytest_difftrace.options import Settings
+from pytest_difftrace.passes import Pass
 from pytest_difftrace.platforms import Elsewhere
 from pytest_difftrace.session import NOTES, SESSION, Outcome, Session
 
@@ -19,30 +19,51 @@ _PREFIX: Final = "difftrace: "
 # Attribute of a report with what xdist carries to the controller.
 _NOTED: Final = "difftrace"
 
-# The order in which outcomes are listed; those after the first four make the run fail.
-_GOOD: Final = ("unchanged", "new", "changed", "verified")
+# The order in which outcomes are listed; those after them make the run fail. What was allowed is listed by its class.
+_GOOD: Final = ("unchanged", "new", "changed", "verified", "allowed")
+
+_REMARKS: Final = {
+    "logits not reproducible": "{} recorded of a test whose two runs decide alike by other logits: here too, verifying"
+    " will find drift",
+    "budget dropped": "{} recorded without the budget of the one before, which was calibrated to another dtype, model"
+    " or guidance: calibrate anew",
+}
 
 
 def header(settings: Settings, hash_seed_problem: str | None) -> list[str]:
     """Return the header's lines for a mode that a flag asked for."""
     mode = f"{settings.mode} ({settings.scope})" if settings.mode == "record" else settings.mode
+    policy = f"{settings.policy}{_exceptions(settings)}"
     platform = ", one per platform" if settings.per_platform else ""
     profile = f", profile {settings.profile}" if settings.profile is not None else ""
+    strategy = strategies.header(settings)
     lines = [
-        f"{_PREFIX}mode {mode}, policy {settings.policy}{profile}, baselines in {FOLDER} beside each test{platform}"
+        f"{_PREFIX}mode {mode}, policy {policy}{strategy}{profile}, baselines in {FOLDER} beside each test{platform}"
     ]
     if hash_seed_problem is not None:
         lines.append(f"{_PREFIX}hash seed not in force: {hash_seed_problem}")
     return lines
 
 
+def _exceptions(settings: Settings) -> str:
+    named = (("fail on", settings.fail_on), ("allow", settings.allow))
+    text = "; ".join(f"{what} {', '.join(sorted(names))}" for what, names in named if names)
+    return f" ({text})" if text else ""
+
+
 def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Put on `report` what the item noted in this phase, as plain JSON, so that xdist carries it to the controller."""
     noted = item.stash.get(NOTES, None)
     if noted is not None and (noted.outcomes or noted.models):
-        worker = getattr(item.config, "workerinput", {}).get("workerid", "")
-        elsewhere = [list(one) for one in noted.elsewhere]
-        attached = {"outcomes": noted.outcomes, "models": noted.models, "worker": worker, "elsewhere": elsewhere}
+        attached = {
+            "outcomes": noted.outcomes,
+            "models": noted.models,
+            "worker": getattr(item.config, "workerinput", {}).get("workerid", ""),
+            "elsewhere": [list(one) for one in noted.elsewhere],
+            "scored": noted.scored,
+            "passes": [list(one) for one in noted.passes],
+            "remarks": noted.remarks,
+        }
         setattr(report, _NOTED, attached)
         del item.stash[NOTES]
     if call.excinfo is None or not call.excinfo.errisinstance(pytest.fail.Exception):
@@ -73,6 +94,9 @@ class Tally:
         for model in noted.get("models", ()):
             self._session.workers.setdefault(model, set()).add(noted["worker"])
         self._session.elsewhere.update(Elsewhere(*one) for one in noted.get("elsewhere", ()))
+        self._session.scored.update(noted.get("scored", ()))
+        self._session.passes.extend(Pass(*one) for one in noted.get("passes", ()))
+        self._session.remarks.update(noted.get("remarks", ()))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -82,13 +106,19 @@ class Tally:
             colour_failures(terminalreporter)
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        """Print the counts, and models that `--dist loadgroup` did not keep on one worker."""
+        """Print the counts, what passed although it differs, and models that `--dist loadgroup` did not keep on one
+        worker."""
         session = config.stash[SESSION]
         counts = session.outcomes
-        if counts and (session.settings.explicit or counts["skipped"]):
+        below = passes.lines(session.passes, config.get_verbosity() > 0)
+        if counts and (session.settings.explicit or counts["skipped"] or counts["allowed"] or below):
             good = all(outcome in _GOOD for outcome in counts)
-            terminalreporter.write_line(summary(counts, session.settings), green=good, red=not good)
+            terminalreporter.write_line(summary(session), green=good, red=not good)
+        for line in (*below, *_remarks(session)):
+            terminalreporter.write_line(line, yellow=line.startswith(_PREFIX))
         if session.settings.explicit:
+            for rests_on, count in sorted(session.scored.items()):
+                terminalreporter.write_line(f"{_PREFIX}{count} verified by scoring golden canvases{rests_on}")
             for one, count in sorted(session.elsewhere.items()):
                 terminalreporter.write_line(platforms.summary(one, count))
         if getattr(config.option, "dist", None) == "loadgroup":
@@ -96,14 +126,24 @@ class Tally:
                 terminalreporter.write_line(line, yellow=True)
 
 
-def summary(counts: Counter[str], settings: Settings) -> str:
+def summary(session: Session) -> str:
     """Return the line of counts: "difftrace: 3 unchanged, 1 new, 1 changed"."""
-    if settings.mode == "off":
+    counts = session.outcomes
+    if session.settings.mode == "off":
         skipped = counts["skipped"]
         return f"{_PREFIX}{skipped} check{'' if skipped == 1 else 's'} skipped (difftrace_mode = off)"
-    first = [outcome for outcome in _GOOD if counts[outcome]]
-    rest = sorted(outcome for outcome in counts if outcome not in _GOOD)
-    return _PREFIX + ", ".join(f"{counts[outcome]} {outcome}" for outcome in [*first, *rest])
+    known = [outcome for outcome in _GOOD if counts[outcome] and outcome != "allowed"]
+    failed = sorted(outcome for outcome in counts if outcome not in _GOOD)
+    drift = {"verified": passes.drifted(session.passes)}
+    good, bad = ([f"{counts[one]} {one}{drift.get(one, '')}" for one in group] for group in (known, failed))
+    return _PREFIX + ", ".join([*good, *passes.allowed(session.passes), *bad])
+
+
+def _remarks(session: Session) -> list[str]:
+    return [
+        _PREFIX + _REMARKS[remark].format("1 baseline was" if count == 1 else f"{count} baselines were")
+        for remark, count in sorted(session.remarks.items())
+    ]
 
 
 def scattered(session: Session) -> list[str]:

@@ -55,6 +55,12 @@ def test_reading_and_comparing_baselines_needs_no_torch() -> None:
     assert loaded & {"torch", "transformers", "tokenizers", "safetensors"} == set()
 
 
+def test_storing_trajectories_needs_neither_torch_nor_an_optional_package() -> None:
+    loaded = _imported_by("import difftrace.store")
+    assert "sqlite3" in loaded
+    assert loaded & {"torch", "transformers", "tokenizers", "safetensors", "pyarrow", "jsonschema"} == set()
+
+
 def _unsafe(tree: ast.AST) -> list[str]:
     """Return what in a module could run what a file or a model repository says."""
     return [ast.unparse(node) for node in ast.walk(tree) if _is_unsafe(node)]

@@ -70,6 +70,21 @@ def test_the_machine_is_described_without_naming_it(harness: ModuleType) -> None
     assert str(Path.cwd()) not in text
 
 
+def test_the_store_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "store.json"
+    command = [sys.executable, str(BENCHMARKS / "store.py"), "--trajectories", "20", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--folder", str(tmp_path), "--json", str(file)], capture_output=True, text=True, check=False
+    )
+    # Twenty say nothing about the targets, which may be met or missed.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert {"get", "put_many, 100 a commit"} <= {figure["name"] for figure in document["figures"]}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
+    assert str(tmp_path) not in file.read_text()
+
+
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
     small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]
@@ -86,6 +101,18 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     assert sizes["evidence, as columns"]["value"] == 240
     assert sizes["evidence, as columns"]["ok"]
     assert str(conformance_folder) not in file.read_text()
+
+
+def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "divergence.json"
+    command = [sys.executable, str(BENCHMARKS / "divergence.py"), "--prompts", "1", "--only", "last step"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the last step is missing" in done.stdout
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    figures = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert figures["reference: LENGTH given LENGTH"] == figures["conformance: share right"] == 1
 
 
 @pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")

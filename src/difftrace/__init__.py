@@ -16,9 +16,11 @@ __distribution__ = "pytest-difftrace"
 
 if TYPE_CHECKING:
     from difftrace.core.baseline import Baseline, load
+    from difftrace.core.classification import Classification, classify
     from difftrace.core.comparison import Divergence, compare
     from difftrace.core.environments import Comparability, comparable
     from difftrace.core.errors import DiffTraceError
+    from difftrace.core.replay import Replay, replay
     from difftrace.core.trajectory import Trajectory
     from difftrace.determinism.digest import checkpoint_digest, digest
     from difftrace.determinism.enforcement import enforce
@@ -28,35 +30,43 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Baseline": "difftrace.core.baseline",
+    "Classification": "difftrace.core.classification",
     "Comparability": "difftrace.core.environments",
     "DiffTraceError": "difftrace.core.errors",
     "Divergence": "difftrace.core.comparison",
+    "Replay": "difftrace.core.replay",
     "Trajectory": "difftrace.core.trajectory",
     "checkpoint_digest": "difftrace.determinism.digest",
+    "classify": "difftrace.core.classification",
     "comparable": "difftrace.core.environments",
     "compare": "difftrace.core.comparison",
     "digest": "difftrace.determinism.digest",
     "enforce": "difftrace.determinism.enforcement",
     "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "replay": "difftrace.core.replay",
     "scan": "difftrace.determinism.scan",
     "status": "difftrace.determinism.status",
 }
 
 __all__ = [
     "Baseline",
+    "Classification",
     "Comparability",
     "DiffTraceError",
     "Divergence",
+    "Replay",
     "Trajectory",
     "__version__",
     "checkpoint_digest",
+    "classify",
     "comparable",
     "compare",
     "digest",
     "enforce",
     "fingerprint",
     "load",
+    "replay",
     "scan",
     "status",
 ]

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from difftrace.core.atomic import write_atomically
+from difftrace.core.atomic import open_atomically, write_atomically
 from difftrace.core.errors import WriteError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and limits of POSIX")
@@ -127,3 +127,36 @@ def test_a_kill_before_the_replacement_leaves_the_old_file_whole(golden: Path) -
     assert golden.read_bytes() == b"old"
     write_atomically(golden, b"new")
     assert golden.read_bytes() == b"new"
+
+
+def test_a_file_written_piece_by_piece_takes_its_place_at_the_end(golden: Path) -> None:
+    with open_atomically(golden) as file:
+        file.write(b"new")
+        file.write(b"er")
+        file.flush()
+        assert golden.read_bytes() == b"old"
+    assert golden.read_bytes() == b"newer"
+    assert entries(golden) == ["golden.json"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()])
+def test_whatever_stops_the_pieces_leaves_the_old_file_and_is_raised(golden: Path, error: BaseException) -> None:
+    def stop_half_way() -> None:
+        with open_atomically(golden) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        stop_half_way()
+    assert golden.read_bytes() == b"old"
+    assert entries(golden) == ["golden.json"]
+
+
+def test_a_disk_that_fails_between_the_pieces_is_a_write_error(golden: Path) -> None:
+    def fail_half_way() -> None:
+        with open_atomically(golden):
+            fail_with(errno.ENOSPC)
+
+    with pytest.raises(WriteError, match="free space on its disk"):
+        fail_half_way()
+    assert golden.read_bytes() == b"old"

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,13 @@ def test_positions_that_never_change_are_nearly_free() -> None:
 
 def test_the_same_content_gives_the_same_bytes(random_trajectory: Make) -> None:
     assert random_trajectory().to_bytes() == random_trajectory().to_bytes()
+
+
+def test_several_threads_encode_at_once(random_trajectory: Make) -> None:
+    some = [random_trajectory(steps=16, prompt=seed, seed=seed) for seed in range(40)]
+    alone = [trajectory.to_bytes() for trajectory in some]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        assert list(pool.map(Trajectory.to_bytes, some * 3)) == alone * 3
 
 
 def test_a_prompt_outside_the_canvas_round_trips() -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from difftrace.core.baseline import Baseline, SamplerIdentity, SequenceRecord, TestId
-from difftrace.core.errors import RunError
+from difftrace.core.errors import RunError, TrajectoryError
+from difftrace.core.evidence import Evidence
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 
 Make = Callable[..., Trajectory]
+Simulated = Callable[..., tuple[Trajectory, Evidence]]
 
 
 def test_text_is_that_of_the_only_sequence(random_trajectory: Make) -> None:
@@ -48,3 +52,28 @@ def test_to_baseline_keeps_everything(random_trajectory: Make) -> None:
         {1: "x"},
         (SequenceRecord(first, "a", None), SequenceRecord(second, "b", None)),
     )
+
+
+def test_the_evidence_of_a_run_is_kept_beside_its_trajectories(simulated: Simulated, random_trajectory: Make) -> None:
+    trajectory, evidence = simulated()
+    run = Run((trajectory, random_trajectory()), evidences=(evidence, None))
+    records = run.to_baseline(None).sequences
+    assert [record.evidence for record in records] == [evidence, None]
+
+
+def test_the_evidence_of_a_run_is_that_of_its_trajectories(simulated: Simulated, random_trajectory: Make) -> None:
+    trajectory, evidence = simulated()
+    with pytest.raises(RunError, match="evidences has 2 entries for 1 trajectories"):
+        Run((trajectory,), evidences=(evidence, evidence))
+    with pytest.raises(TrajectoryError, match="evidence is of 16 events, but the trajectory has 128"):
+        Run((random_trajectory(),), evidences=(evidence,))
+
+
+def test_what_repeats_a_run_is_no_part_of_it_and_not_copied(random_trajectory: Make) -> None:
+    run = Run((random_trajectory(),))
+    repeatable = replace(run, repeat=lambda: run)
+    assert repeatable == run
+    assert repeatable.to_baseline(None) == run.to_baseline(None)
+    assert copy.deepcopy(repeatable).repeat is None
+    assert copy.deepcopy(repeatable) == run
+    assert repeatable.repeat is not None

@@ -28,6 +28,34 @@ def traj(*tokens):
                       positions=list(range(2, 2 + count)), tokens=list(tokens), num_steps=count)
 """
 
+# Runs that say why they decided so: one candidate a step, with token 50 far behind unless `runner` is close.
+EVIDENT = """
+import numpy as np
+from difftrace.core.evidence import DIGEST_LANES, PROJECTIONS, REJECTED, Evidence
+from difftrace.core.recording import ModelIdentity, SamplerIdentity
+
+def evidence(tokens, runner, margin, rms):
+    count = len(tokens)
+    close = [runner is not None and index == count - 1 for index in range(count)]
+    return Evidence(
+        top_tokens=tokens, top_scores=[5.0] * count,
+        runner_up_tokens=[runner if one else 50 for one in close],
+        runner_up_scores=[5.0 - margin if one else 0.0 for one in close],
+        confidences=[-0.1] * count, candidates=[1] * count,
+        rejected_positions=[[-1] * REJECTED] * count, rejected_tokens=[[-1] * REJECTED] * count,
+        rejected_confidences=[[np.nan] * REJECTED] * count, ties=[0] * count, non_finite=[0] * count,
+        logits_digests=[[1 + int(rms * 1e9)] * DIGEST_LANES] * count,
+        sketches=[[100 * rms] * PROJECTIONS] * count, sketched=[10_000] * count, noise_digests=[0] * count)
+
+def run(*tokens, rms=0.0, runner=None, margin=2e-5, weights='a', seed=0, where='cpu', dtype='float32', text=None,
+        repeat=None):
+    model = ModelIdentity('m', None, *(f'sha256:{one * 64}' for one in (weights, 'b', 'c')), 100, 99)
+    environment = {'platform_key': where, 'dtype': dtype, 'canary': 'sha256:' + '0' * 64}
+    return Run((traj(*tokens),), texts=None if text is None else (text,), model=model,
+               sampler=SamplerIdentity('llada', 1, {'seed': seed}), environment=environment,
+               evidences=(evidence(tokens, runner, margin, rms),), repeat=repeat)
+"""
+
 # Plugins that only cost time here: in each inner run anew, hypothesis imports its engine and anyio its backends.
 QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:anyio")
 
@@ -46,6 +74,16 @@ def suite(pytester: pytest.Pytester) -> Suite:
 
     def write(body: str, name: str = "test_x") -> Path:
         return pytester.makepyfile(**{name: PRELUDE + body})
+
+    return write
+
+
+@pytest.fixture
+def evident(suite: Suite) -> Callable[..., Path]:
+    """Write `test_x.py` with one test, which checks the run that `expression` makes after `setup`."""
+
+    def write(expression: str, setup: str = "") -> Path:
+        return suite(f"{EVIDENT}\n{setup}\ndef test_a(difftrace): difftrace.check({expression})\n")
 
     return write
 

@@ -62,7 +62,7 @@ def test_a(request):
     with open("runs", "a") as file: file.write("x")
     assert sys.flags.hash_randomization == 0
     assert os.environ["PYTHONHASHSEED"] == "0"
-    assert not [name for name in os.environ if "DIFFTRACE" in name and name != "DIFFTRACE_CACHE_DIR"]
+    assert not [name for name in os.environ if name.startswith("_DIFFTRACE")]
     assert sys.flags.dev_mode
     assert "error::DeprecationWarning" in sys.warnoptions
     assert request.config.inipath.name == "other.ini"

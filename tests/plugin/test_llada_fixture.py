@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import difftrace.models
 import difftrace.verification.runner
@@ -39,7 +41,34 @@ def test_another_run_fails_naming_what_else_differs(suite, run_pytest, arguments
     suite(body.format(2))
     result = run_pytest(*arguments, "--difftrace-verify")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["difftrace: run differs from its baseline at step 0*", "  sampler.steps: 4 → 2"])
+    result.stdout.fnmatch_lines(
+        [
+            "difftrace: CONFIG: run differs from its baseline at step 0*",
+            "CONFIG: The sampler's argument steps differs: 4 → 2.",
+            "  sampler.steps: 4 → 2",
+        ]
+    )
+
+
+def test_one_weight_that_is_one_bit_off_fails_although_every_token_is_the_same(
+    suite, run_pytest, pytester, conformance_folder
+):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(conformance_folder, pytester.path / "model")
+    suite(f"def test_a(llada, difftrace): difftrace.check({GENERATE})\n")
+    run_pytest("--difftrace-model=model", "--difftrace-record").assert_outcomes(passed=1)
+    tensors = load_file(folder / "model.safetensors")
+    weight = next(iter(tensors.values())).reshape(-1)
+    weight[0] = torch.nextafter(weight[0], weight[0] + 1)
+    save_file(tensors, folder / "model.safetensors")
+    result = run_pytest("--difftrace-model=model", "--difftrace-verify")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["difftrace: WEIGHTS: run differs from its baseline, though no decision does"])
+    result.stdout.no_fnmatch_line("*repeats itself:*")
+    run_pytest("--difftrace-model=model", "--difftrace-policy=tokens").stdout.fnmatch_lines(
+        ["difftrace: 1 of class WEIGHTS (allowed by policy tokens)"]
+    )
 
 
 def test_a_model_is_loaded_once_a_session_for_each_dtype(suite, run_pytest, pytester, arguments):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from difftrace.core import policies
+from pytest_difftrace import options
+
 CHECKED = "def test_a(difftrace): difftrace.check(traj(3))\n"
 
 
@@ -56,7 +59,11 @@ def test_recording_and_verifying_at_once_is_a_usage_error(suite, run_pytest, bas
 
 
 @pytest.mark.parametrize(
-    ("option", "allowed"), [("difftrace_mode = record", "off or verify"), ("difftrace_policy = near", "exact or text")]
+    ("option", "allowed"),
+    [
+        ("difftrace_mode = record", "off or verify"),
+        ("difftrace_policy = near", "exact, near-tie, tokens or text"),
+    ],
 )
 def test_unknown_ini_values_are_usage_errors(suite, run_pytest, pytester, option: str, allowed: str):
     suite(CHECKED)
@@ -69,6 +76,35 @@ def test_unknown_ini_values_are_usage_errors(suite, run_pytest, pytester, option
 def test_unknown_policy_is_a_usage_error(suite, run_pytest):
     suite(CHECKED)
     assert run_pytest("--difftrace-policy=near").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_policies_are_those_of_the_library():
+    assert options.POLICIES == policies.POLICIES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--difftrace-fail-on=NEAR_TIE,NEARTIE"], "*no class of divergence 'NEARTIE': use some of INVALID, INPUT, *"),
+        (["--difftrace-allow=sometimes"], "*no class of divergence 'sometimes': use some of INVALID, INPUT, *"),
+        (["-o", "difftrace_allow=sometimes"], "difftrace_fail_on, difftrace_allow: *'sometimes': use some of *"),
+        (["--difftrace-allow=DRIFT", "--difftrace-fail-on=drift"], "*DRIFT cannot both fail and be allowed"),
+        (["--difftrace-allow=INVALID"], "*INVALID cannot be allowed*"),
+    ],
+)
+def test_what_is_no_class_of_divergence_is_a_usage_error(suite, run_pytest, arguments: list[str], message: str):
+    suite(CHECKED)
+    result = run_pytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_the_header_names_the_exceptions(suite, run_pytest):
+    suite(CHECKED)
+    result = run_pytest("--difftrace-record", "--difftrace-fail-on=drift,near-tie", "--difftrace-allow=weights")
+    result.stdout.fnmatch_lines(
+        ["difftrace: mode record (changed), policy exact (fail on DRIFT, NEAR_TIE; allow WEIGHTS), baselines in *"]
+    )
 
 
 def test_without_a_flag_there_is_neither_header_nor_summary(suite, run_pytest):
@@ -112,4 +148,6 @@ def test_strict_marker_and_config_modes_know_the_plugin(suite, run_pytest, pytes
 
 def test_help_shows_the_options(run_pytest):
     result = run_pytest("--help")
-    result.stdout.fnmatch_lines(["*--difftrace-record=missing*", "*--difftrace-policy=*", "*difftrace_per_platform*"])
+    result.stdout.fnmatch_lines(
+        ["*--difftrace-record=missing*", "*--difftrace-policy=*", "*--difftrace-bisect*", "*difftrace_per_platform*"]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from difftrace.reports.failure import divergence_text
 MODEL = ModelIdentity("m", None, "sha256:" + "a" * 64, None, None, 1000, 999)
 
 
-def told(golden: Baseline, observed: Baseline, **more: tuple[str, str]) -> list[str]:
+def told(golden: Baseline, observed: Baseline, **more: Any) -> list[str]:
     divergence = compare_sequences(*([r.trajectory for r in b.sequences] for b in (golden, observed)))
     where, advice = ["  at test_x.py:7"], ["Record it:", "  pytest --difftrace-record test_x.py"]
     return divergence_text(
@@ -168,6 +169,32 @@ def test_the_sequence_of_a_batch_is_named(recorded):
     assert lines[0].endswith("at step 0, position 2 of sequence 1 (of 0..1)")
 
 
+def test_reasons_stand_between_the_place_and_the_decision(recorded):
+    lines = told(recorded([5]), recorded([6]), reasons=["NEAR_TIE: because.", "  budget: none"])
+    assert lines[1:6] == ["  at test_x.py:7", "", "NEAR_TIE: because.", "  budget: none", ""]
+
+
+def test_more_than_eight_reasons_are_cut(recorded):
+    lines = told(recorded([5]), recorded([6]), reasons=[f"reason {index}" for index in range(20)])
+    assert lines[3:11] == [*(f"reason {index}" for index in range(7)), "  and 13 more lines"]
+    assert "reason 7" not in lines
+
+
+def test_equal_decisions_are_said_to_be_equal(recorded):
+    assert told(recorded([5]), recorded([5]))[0] == "difftrace: run differs, though no decision does"
+    other = told(recorded([5], text="a"), recorded([5], text="b"))
+    assert other[0] == "difftrace: run differs: its final text is another"
+
+
+def test_the_size_of_the_batch_gives_way_to_a_long_subject(recorded):
+    one, other = (recorded(tokens).sequences[0].trajectory for tokens in ([5] * 1500, [*[5] * 1499, 6]))
+    golden, observed = (Run((one,) * 99 + (last,)).to_baseline(None) for last in (one, other))
+    divergence = compare_sequences(*([r.trajectory for r in b.sequences] for b in (golden, observed)))
+    subject = "NON_FINITE: final tokens differ from the baseline's; the runs part"
+    [line, *_] = divergence_text(golden, observed, divergence, subject=subject, where=[], advice=[]).split("\n")
+    assert line == f"difftrace: {subject} at step 1499, position 1501 of sequence 99"
+
+
 @pytest.mark.parametrize("piece", ["word", "語" * 40, "e\u0301" * 300, "\x1b" * 200, None])
 @pytest.mark.parametrize("at", [0, 1999, 3999])
 def test_never_more_than_forty_lines_or_a_hundred_columns(recorded, piece: str | None, at: int):
@@ -184,3 +211,15 @@ def test_never_more_than_forty_lines_or_a_hundred_columns(recorded, piece: str |
     lines = told(golden, observed)
     assert len(lines) <= 40
     assert max(map(width, lines)) <= 100
+    with_all = divergence_text(
+        golden,
+        observed,
+        compare_sequences(*([r.trajectory for r in b.sequences] for b in (golden, observed))),
+        subject="run differs",
+        where=["  where"] * 4,
+        reasons=["reason"] * 30,
+        advice=["advice"] * 4,
+    ).split("\n")
+    assert len(with_all) <= 40
+    assert any(line.startswith(("  environment.", "  and ")) for line in with_all)
+    assert with_all[-4:] == ["advice"] * 4

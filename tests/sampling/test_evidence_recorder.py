@@ -101,13 +101,14 @@ class TestGrouping:
         assert (PLACES in told) is (lag == 100)
         assert len(told) == SHAPE["steps"]
 
-    def test_steps_of_different_shape_may_follow_each_other(self) -> None:
-        mixed = _recorded(_step(6), _step(6, commits=1), _step(3), _step(6))
-        for number, step in enumerate([_step(6), _step(6, commits=1), _step(3), _step(6)]):
+    def test_steps_of_different_shape_or_place_may_follow_each_other(self) -> None:
+        steps = [_step(6), _step(6, commits=1), _step(3), _step(6, start=20), _step(6)]
+        mixed = _recorded(*steps)
+        for number, step in enumerate(steps):
             for evidence, (alone,) in zip(mixed, [[row] for row in _recorded(step)], strict=True):
                 assert evidence.sketches[number].tolist() == alone.sketches[0].tolist()
                 assert evidence.rejected_positions[number].tolist() == alone.rejected_positions[0].tolist()
-        assert mixed[0].top_tokens.shape == (2 + 1 + 2 + 2,)
+        assert mixed[0].top_tokens.shape == (2 + 1 + 2 + 2 + 2,)
 
     def test_a_run_without_steps_is_refused(self) -> None:
         with pytest.raises(SamplerError, match="no step was recorded"):

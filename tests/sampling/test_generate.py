@@ -274,6 +274,22 @@ class TestRecord:
             assert len(recorded.evidence) == (0 if record == "decisions" else 2)
             assert len(recorded.logits) == (2 if record == "logits" else 0)
 
+    @pytest.mark.parametrize(
+        ("name", "meaning"), [("tokens", "decisions"), ("tokens+masks", "decisions"), ("full", "logits")]
+    )
+    def test_other_names_record_the_same(self, conformance_model: LoadedModel, name: Record, meaning: Record) -> None:
+        prompt = torch.tensor([[5, 151, 163]])
+        one, other = (
+            generate(conformance_model.model, prompt, steps=4, gen_length=8, block_length=8, record=record)
+            for record in (name, meaning)
+        )
+        assert one.trajectories == other.trajectories
+        assert [len(run.evidence) for run in (one, other)] == [int(meaning == "logits")] * 2
+        assert len(one.logits) == len(other.logits) == int(meaning == "logits")
+        assert all(torch.equal(*pair) for pair in zip(one.logits, other.logits, strict=True))
+        before_last = one.trajectories[0].canvas(3)
+        assert (before_last == conformance_model.config.mask_token_id).sum() == 2
+
     def test_evidence_is_recorded_unless_asked_otherwise(self, constant_model: Any) -> None:
         run = generate(constant_model, PROMPT, **ONE_BLOCK)
         assert len(run.evidence) == 1
@@ -345,7 +361,7 @@ class TestBadInput:
             generate(constant_model, PROMPT, **ONE_BLOCK)
 
     def test_an_unknown_record_level_is_refused(self, constant_model: Any) -> None:
-        with pytest.raises(SamplerError, match="record must be one of none, decisions, evidence, logits, not 'all'"):
+        with pytest.raises(SamplerError, match=r"one of none, decisions, evidence, logits, .*, full, not 'all'"):
             generate(constant_model, PROMPT, **ONE_BLOCK, record="all")  # type: ignore[arg-type]
 
     def test_a_canvas_longer_than_the_model_knows_is_refused(self, conformance_model: LoadedModel) -> None:

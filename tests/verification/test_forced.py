@@ -95,7 +95,8 @@ def test_the_model_and_the_random_state_are_as_before(reference_model: LoadedMod
 
 def with_trajectory(golden: Baseline, index: int, **changes: Any) -> Baseline:
     records = list(golden.sequences)
-    records[index] = replace(records[index], trajectory=replace(records[index].trajectory, **changes))
+    changed = replace(records[index].trajectory, **changes)
+    records[index] = replace(records[index], trajectory=changed, evidence=None)
     return replace(golden, sequences=tuple(records))
 
 

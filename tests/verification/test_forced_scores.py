@@ -26,7 +26,8 @@ def recorded(loaded: LoadedModel, prompt: Any, **settings: Any) -> Baseline:
 
 def with_trajectory(golden: Baseline, index: int, **changes: Any) -> Baseline:
     records = list(golden.sequences)
-    records[index] = replace(records[index], trajectory=replace(records[index].trajectory, **changes))
+    changed = replace(records[index].trajectory, **changes)
+    records[index] = replace(records[index], trajectory=changed, evidence=None)
     return replace(golden, sequences=tuple(records))
 
 

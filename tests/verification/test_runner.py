@@ -252,3 +252,14 @@ def test_the_run_is_held_to_the_profile_asked_for(bare: ModelRunner) -> None:
     assert set(seen) == {"cpu"}
     with pytest.raises(DeterminismError, match="cuda is not for device 'cpu'"):
         replace(bare, profile="cuda").generate([1], **SHORT)
+
+
+def test_a_run_can_be_repeated_as_it_was(bare: ModelRunner) -> None:
+    prompt = torch.tensor([5, 151, 163])
+    run = bare.generate(prompt, **SHORT, temperature=0.7, seed=3)
+    prompt.fill_(0)
+    assert run.repeat is not None
+    again = run.repeat()
+    assert again == run
+    assert again.evidences == run.evidences
+    assert again.environment == run.environment

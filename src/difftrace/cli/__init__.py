@@ -13,10 +13,12 @@ from difftrace.core.text import printable
 
 _COMMANDS = {
     "bisect": "difftrace.cli.bisect",
+    "calibrate": "difftrace.cli.calibrate",
     "doctor": "difftrace.cli.doctor",
     "layers": "difftrace.cli.layers",
     "scan": "difftrace.cli.scan",
     "validate": "difftrace.cli.validate",
+    "verify": "difftrace.cli.verify",
 }
 
 # 0 same or valid, 1 diverged or invalid, 2 could not run.
@@ -43,7 +45,8 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Golden trajectories of diffusion language models.
 
-    Recording and verifying is done by pytest: `pytest --difftrace-record`, `pytest --difftrace-verify`.
+    Recording is done by pytest, `pytest --difftrace-record`; so is verifying, `pytest --difftrace-verify`, which
+    `difftrace verify` does without running the tests.
 
     Exit status: 0 same or valid, 1 diverged or invalid, 2 could not run.
     """

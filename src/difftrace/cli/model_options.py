@@ -49,6 +49,24 @@ def sequence_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--sequence", type=click.IntRange(min=0), help=help_text)(command)
 
 
+class Models:
+    """Loads models, one at a time, and again only for a baseline that asks for another than the one before it."""
+
+    def __init__(self, choice: ModelChoice) -> None:
+        self._choice = choice
+        self._key: object = None
+        self._loaded: LoadedModel | None = None
+
+    def of(self, baseline: Baseline) -> LoadedModel:
+        """Return the model for `baseline`; raises ModelError as `load_for` does."""
+        key = (baseline.model, baseline.environment.get("dtype"), baseline.environment.get("platform_key"))
+        if self._loaded is None or self._key != key:
+            # The one before must make room first.
+            self._loaded = None
+            self._loaded, self._key = load_for(baseline, self._choice), key
+        return self._loaded
+
+
 def load_for(baseline: Baseline, choice: ModelChoice) -> LoadedModel:
     """Load the model that the command line and, where that is silent, the baseline name.
 

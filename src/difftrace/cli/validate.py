@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from difftrace.cli.baseline_files import baseline_files
 from difftrace.core.baseline import load
-from difftrace.core.errors import DiffTraceError, FormatError
+from difftrace.core.errors import FormatError
 from difftrace.core.text import printable
-
-FOLDER = "__difftrace__"
 
 
 @click.command("validate")
@@ -28,9 +26,7 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
       difftrace validate tests/
       difftrace validate tests/__difftrace__/test_sum/test_sum.json
     """
-    files = [file for path in paths for file in _baselines(path)]
-    if not files:
-        raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to validate")
+    files = baseline_files(paths, "validate")
     problems = {str(file): problem for file in files if (problem := _problem(file)) is not None}
     if as_json:
         click.echo(json.dumps({"checked": len(files), "problems": problems}, sort_keys=True))
@@ -39,15 +35,6 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
             click.echo(printable(problem))
         click.echo(f"{len(files)} checked, {len(problems)} invalid")
     raise SystemExit(1 if problems else 0)
-
-
-def _baselines(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for file in sorted(path.rglob("*.json")):
-        if FOLDER in file.resolve().parts:
-            yield file
 
 
 def _problem(file: Path) -> str | None:

@@ -6,8 +6,9 @@ import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from difftrace.core.errors import WriteError
 from difftrace.core.text import printable
@@ -34,6 +35,19 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         WriteError: it did not work; the old content is whole and the new file removed.
     """
+    with open_atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yield a file whose content becomes that of `path` as `write_atomically` says, once the block ends well.
+
+    If the block raises, nothing happens to `path`. An OSError becomes a WriteError about `path`.
+
+    Raises:
+        WriteError: it did not work; the old content is whole and the new file removed.
+    """
     path = Path(path)
     # Short and independent of the name, which may be as long as file systems allow.
     temporary = path.parent / f".difftrace-{secrets.token_hex(8)}.tmp"
@@ -41,7 +55,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from difftrace.core.atomic import write_atomically
 from difftrace.core.baseline_json import dump, parse
-from difftrace.core.errors import FormatError
+from difftrace.core.file_format import read_file
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.recording import (
     Baseline,
+    Budget,
     JsonScalar,
     ModelIdentity,
     SamplerIdentity,
@@ -21,6 +22,7 @@ from difftrace.core.text import printable
 
 __all__ = [
     "Baseline",
+    "Budget",
     "JsonScalar",
     "ModelIdentity",
     "SamplerIdentity",
@@ -39,13 +41,7 @@ def load(path: str | os.PathLike[str]) -> Baseline:
     Raises:
         FormatError: one line naming the file and the field, also if it cannot be read.
     """
-    source = printable(str(Path(path)))
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BASELINE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error
-    return parse(data, source)
+    return parse(*read_file(path, MAX_BASELINE_BYTES))
 
 
 def save(path: str | os.PathLike[str], baseline: Baseline) -> None:

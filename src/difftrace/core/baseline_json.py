@@ -5,21 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from difftrace.core import strict_json
-from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.errors import FormatError, TrajectoryError
+from difftrace.core.evidence import Evidence
+from difftrace.core.evidence_columns import numbers
+from difftrace.core.file_format import check_format
 from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS
-from difftrace.core.recording import Baseline, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
+from difftrace.core.recording import Baseline, Budget, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
 from difftrace.core.schemas import violation
 from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 
 FORMAT: Final = "difftrace-baseline"
-VERSION: Final = (0, 1)
+VERSION: Final = (0, 2)
+READABLE: Final = ((0, 1), VERSION)
+
+Decoded = TypeVar("Decoded")
 
 
 def dump(baseline: Baseline, source: str = "baseline") -> bytes:
@@ -39,6 +45,7 @@ def dump(baseline: Baseline, source: str = "baseline") -> bytes:
         "pieces": {str(token): piece for token, piece in baseline.pieces.items()},
         "digest": baseline.digest,
         "sequences": [_sequence_document(record) for record in baseline.sequences],
+        **({} if baseline.budget is None else {"budget": _budget_document(baseline.budget)}),
     }
     try:
         text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
@@ -65,7 +72,7 @@ def _baseline(data: bytes) -> Baseline:
     if len(data) > MAX_BASELINE_BYTES:
         raise FormatError(f"is larger than the limit of {MAX_BASELINE_BYTES} bytes for a baseline")
     document = strict_json.loads(data)
-    _check_format(document)
+    check_format(document, FORMAT, READABLE, "baseline")
     problem = violation("baseline", document)
     if problem is not None:
         raise FormatError(problem)
@@ -81,28 +88,11 @@ def _baseline(data: bytes) -> Baseline:
         environment=document["environment"],
         pieces=_pieces(document["pieces"], vocab_size),
         sequences=_sequences(document["sequences"], vocab_size),
+        budget=Budget(**document["budget"]) if "budget" in document else None,
     )
     if baseline.digest != document["digest"]:
         raise FormatError("$.digest: does not match the sequences; the file was changed after it was recorded")
     return baseline
-
-
-def _check_format(document: Any) -> None:
-    """Refuse foreign and newer files before the schema would complain about their fields."""
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise FormatError(f'$.format: is not "{FORMAT}", so this is no baseline')
-    version = document.get("version")
-    matched = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})", version) if isinstance(version, str) else None
-    if matched is None:
-        raise FormatError('$.version: is not a version such as "0.1"')
-    found = (int(matched[1]), int(matched[2]))
-    if found > VERSION:
-        raise NewerFormatError(
-            f"$.version: is {version}, written by a newer pytest-difftrace; this one reads up to"
-            f" {VERSION[0]}.{VERSION[1]}, so update it"
-        )
-    if found != VERSION:
-        raise FormatError(f"$.version: {version} was never released")
 
 
 def _sampler_document(sampler: SamplerIdentity) -> dict[str, Any]:
@@ -111,6 +101,11 @@ def _sampler_document(sampler: SamplerIdentity) -> dict[str, Any]:
 
 def _sampler(document: dict[str, Any]) -> SamplerIdentity:
     return SamplerIdentity(document["name"], int(document["version"]), document["arguments"])
+
+
+def _budget_document(budget: Budget) -> dict[str, Any]:
+    values = {name: float(getattr(budget, name)) for name in ("scores", "confidences", "logits")}
+    return {**values, "measured": dict(budget.measured)}
 
 
 def _model(document: dict[str, Any]) -> ModelIdentity:
@@ -130,13 +125,17 @@ def _pieces(document: dict[str, str], vocab_size: int | None) -> dict[int, str]:
 
 def _sequence_document(record: SequenceRecord) -> dict[str, Any]:
     trajectory = record.trajectory
-    return {
+    document: dict[str, Any] = {
         "text": record.text,
         "prompt_text": record.prompt_text,
         "digest": trajectory.digest,
         **_sizes(trajectory),
         "decisions": base64.b64encode(trajectory.to_bytes()).decode("ascii"),
     }
+    if record.evidence is not None:
+        payload = base64.b64encode(record.evidence.to_bytes()).decode("ascii")
+        document["evidence"] = {"digest": record.evidence.digest, "payload": payload}
+    return document
 
 
 def _sizes(trajectory: Trajectory) -> dict[str, int]:
@@ -151,30 +150,50 @@ def _sizes(trajectory: Trajectory) -> dict[str, int]:
 def _sequences(documents: list[dict[str, Any]], vocab_size: int | None) -> tuple[SequenceRecord, ...]:
     # A few bytes may stand for a constant column of a million: what many of them expand to is bounded before
     # any is.
-    numbers = sum(
-        int(document["prompt_length"] + document["canvas_length"] + document["events"]) for document in documents
-    )
-    if numbers > MAX_BASELINE_NUMBERS:
+    announced = sum(_announced(document) for document in documents)
+    if announced > MAX_BASELINE_NUMBERS:
         raise FormatError(
-            f"$.sequences: they announce {numbers} numbers, more than the limit of {MAX_BASELINE_NUMBERS}"
+            f"$.sequences: they announce {announced} numbers, more than the limit of {MAX_BASELINE_NUMBERS}"
         )
     return tuple(_sequence(document, f"$.sequences[{index}]", vocab_size) for index, document in enumerate(documents))
 
 
+def _announced(document: dict[str, Any]) -> int:
+    decisions = int(document["prompt_length"] + document["canvas_length"] + document["events"])
+    return decisions + (numbers(int(document["events"]), int(document["steps"])) if "evidence" in document else 0)
+
+
 def _sequence(document: dict[str, Any], path: str, vocab_size: int | None) -> SequenceRecord:
-    try:
-        trajectory = Trajectory.from_bytes(base64.b64decode(document["decisions"], validate=True))
-    except (binascii.Error, ValueError):
-        raise FormatError(f"{path}.decisions: is not base64") from None
-    except FormatError as error:
-        raise FormatError(f"{path}.decisions: {error}") from None
+    trajectory = _decoded(Trajectory.from_bytes, document["decisions"], f"{path}.decisions")
     for field, size in _sizes(trajectory).items():
         if document[field] != size:
             raise FormatError(f"{path}.{field}: is {document[field]}, but the decisions hold {size}")
     if trajectory.digest != document["digest"]:
         raise FormatError(f"{path}.digest: does not match the decisions; the file was changed after it was recorded")
     _check_vocabulary(trajectory, path, vocab_size)
-    return SequenceRecord(trajectory, document["text"], document["prompt_text"])
+    evidence = _evidence(document["evidence"], f"{path}.evidence") if "evidence" in document else None
+    try:
+        return SequenceRecord(trajectory, document["text"], document["prompt_text"], evidence)
+    except TrajectoryError as error:
+        raise FormatError(f"{path}.evidence: {error}") from None
+
+
+def _evidence(document: dict[str, str], path: str) -> Evidence:
+    evidence = _decoded(Evidence.from_bytes, document["payload"], f"{path}.payload")
+    if evidence.digest != document["digest"]:
+        raise FormatError(f"{path}.digest: does not match the payload; the file was changed after it was recorded")
+    return evidence
+
+
+def _decoded(decode: Callable[[bytes], Decoded], text: str, path: str) -> Decoded:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError(f"{path}: is not base64") from None
+    try:
+        return decode(data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
 
 
 def _check_vocabulary(trajectory: Trajectory, path: str, vocab_size: int | None) -> None:

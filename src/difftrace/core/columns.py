@@ -19,7 +19,11 @@ values takes no bytes.
 
 from __future__ import annotations
 
-from typing import Final
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +31,9 @@ import numpy.typing as npt
 from difftrace.core.bitpack import pack, packed_size, unpack
 from difftrace.core.errors import FormatError
 from difftrace.core.varint import Reader, varint
+
+if TYPE_CHECKING:
+    import zstandard
 
 Ints = npt.NDArray[np.integer]
 
@@ -40,6 +47,8 @@ _FORM_BITS: Final = 3
 _ZSTD_LEVEL: Final = 19
 # Every frame costs about ten bytes, so that shorter columns cannot gain.
 _ZSTD_LEAST: Final = 16
+# A compressor for up to 16 KiB takes half a megabyte; larger ones are not worth keeping for the next time.
+_ZSTD_KEPT_BITS: Final = 14
 _ZSTD_SMALLEST_WINDOW: Final = 1 << 10
 # Left out of what is stored. zstandard reads frames that lack it from version 0.24 on only, so it is put back.
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
@@ -52,14 +61,27 @@ def write(values: Ints, largest_form: int = CONSTANT) -> bytes:
     base = int(values.max()) + 1
     if largest_form >= CONSTANT and int(values.min()) == base - 1:
         return varint(base << _FORM_BITS | CONSTANT)
-    candidates = [varint(base << _FORM_BITS | PACKED) + pack(values, base)]
+    return _smallest(values, base, largest_form).build()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One form of a column: its size in bytes, and how to get them where no other form is smaller."""
+
+    size: int
+    build: Callable[[], bytes]
+
+
+def _smallest(values: Ints, base: int, largest_form: int) -> _Candidate:
+    """Return the smallest form of `values`, the first one among equals; only zstd has to run to know its size."""
+    candidates = [_packed(values, base)]
     if largest_form >= ZSTD and values.size >= _ZSTD_LEAST:
-        candidates.append(varint(base << _FORM_BITS | ZSTD) + _write_zstd(values, base))
+        candidates.append(_zstd(values, base))
     if largest_form >= DICTIONARY:
-        candidates.append(varint(base << _FORM_BITS | DICTIONARY) + _write_dictionary(values))
+        candidates.append(_dictionary(values, base))
     if largest_form >= TRIMMED:
-        candidates.append(varint(int(values[-1]) + 1 << _FORM_BITS | TRIMMED) + _write_trimmed(values))
-    return min(candidates, key=len)
+        candidates.append(_trimmed(values, base))
+    return min(candidates, key=lambda candidate: candidate.size)
 
 
 def read(reader: Reader, count: int, limit: int, largest_form: int = CONSTANT) -> Ints:
@@ -90,20 +112,35 @@ def _word(base: int) -> npt.DTypeLike:
     return "<u1" if base <= 1 << 8 else "<u2" if base <= 1 << 16 else "<u4"
 
 
-def _write_zstd(values: Ints, base: int) -> bytes:
+def _packed(values: Ints, base: int) -> _Candidate:
+    head = varint(base << _FORM_BITS | PACKED)
+    return _Candidate(len(head) + packed_size(values.size, base), lambda: head + pack(values, base))
+
+
+def _zstd(values: Ints, base: int) -> _Candidate:
+    raw = values.astype(_word(base)).tobytes()
+    bits = (len(raw) - 1).bit_length()
+    compressor = _compressor(bits) if bits > _ZSTD_KEPT_BITS else _kept_compressor(bits, threading.get_ident())
+    frame = compressor.compress(raw).removeprefix(_ZSTD_MAGIC)
+    data = varint(base << _FORM_BITS | ZSTD) + varint(len(frame)) + frame
+    return _Candidate(len(data), lambda: data)
+
+
+def _compressor(bits: int) -> zstandard.ZstdCompressor:
+    """Return a compressor for up to `2**bits` bytes; zstd chooses alike for all sizes down to half of that."""
     import zstandard
 
     # No sizes: the reader knows them, and a stated size would switch its limit off.
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        _ZSTD_LEVEL,
-        source_size=values.size * np.dtype(_word(base)).itemsize,
-        write_content_size=False,
-        write_checksum=False,
-        write_dict_id=False,
+        _ZSTD_LEVEL, source_size=1 << bits, write_content_size=False, write_checksum=False, write_dict_id=False
     )
-    compressor = zstandard.ZstdCompressor(compression_params=parameters)
-    frame = compressor.compress(values.astype(_word(base)).tobytes()).removeprefix(_ZSTD_MAGIC)
-    return varint(len(frame)) + frame
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+@lru_cache(maxsize=32)
+def _kept_compressor(bits: int, thread: int) -> zstandard.ZstdCompressor:
+    """Return the compressor of one thread, for two must not use it at once; making it can take longer than its use."""
+    return _compressor(bits)
 
 
 def _read_zstd(reader: Reader, count: int, base: int) -> Ints:
@@ -133,11 +170,16 @@ def _read_zstd(reader: Reader, count: int, base: int) -> Ints:
     return values
 
 
-def _write_dictionary(values: Ints) -> bytes:
-    table, indexes = np.unique(values, return_inverse=True)
-    gaps = np.diff(table, prepend=0)
-    base = int(gaps.max()) + 1
-    return varint(table.size) + varint(base) + pack(gaps, base) + write(indexes.reshape(-1), DICTIONARY - 1)
+def _dictionary(values: Ints, base: int) -> _Candidate:
+    table, inverse = np.unique(values, return_inverse=True)
+    indexes = inverse.reshape(-1)
+    gaps = table.copy()
+    gaps[1:] -= table[:-1]
+    gap_base = int(gaps.max()) + 1
+    head = varint(base << _FORM_BITS | DICTIONARY) + varint(table.size) + varint(gap_base)
+    inner = _smallest(indexes, table.size, DICTIONARY - 1)
+    size = len(head) + packed_size(table.size, gap_base) + inner.size
+    return _Candidate(size, lambda: head + pack(gaps, gap_base) + inner.build())
 
 
 def _read_dictionary(reader: Reader, count: int, base: int) -> Ints:
@@ -149,15 +191,24 @@ def _read_dictionary(reader: Reader, count: int, base: int) -> Ints:
     return table[read(reader, count, size, DICTIONARY - 1)]
 
 
-def _write_trimmed(values: Ints) -> bytes:
+def _trimmed(values: Ints, base: int) -> _Candidate:
     changes = np.flatnonzero(values[1:] != values[:-1])
     tail = values.size - int(changes[-1]) - 1
     head = int(changes[0]) + 1
     if head == 1:
         # A single value is shorter among the packed ones.
         head = 0
-    start = b"" if head == 0 else varint(int(values[0]))
-    return varint(tail) + varint(head) + start + write(values[head : values.size - tail], TRIMMED - 1)
+    start = varint(int(values[-1]) + 1 << _FORM_BITS | TRIMMED) + varint(tail) + varint(head)
+    if head:
+        start += varint(int(values[0]))
+    rest = values[head : values.size - tail]
+    if rest.size == 0:
+        return _Candidate(len(start), lambda: start)
+    rest_base = int(rest.max()) + 1
+    # Other forms have been tried on all of them; without the last one, which is no outlier, they gain next to nothing.
+    largest = PACKED if head == 0 and tail == 1 and rest_base == base else TRIMMED - 1
+    inner = _smallest(rest, rest_base, largest)
+    return _Candidate(len(start) + inner.size, lambda: start + inner.build())
 
 
 def _read_trimmed(reader: Reader, count: int, base: int, limit: int) -> Ints:

@@ -77,10 +77,10 @@ def compare_step(golden: Trajectory, step: int, positions: Ints, tokens: Ints, s
 
 
 def _compare(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
-    index = _first_difference(golden.prompt, observed.prompt)
+    index = first_difference(golden.prompt, observed.prompt)
     if index is not None or not _same_frame(golden, observed):
         return _before_any_step("prompt", sequence, index, golden.prompt, observed.prompt)
-    index = _first_difference(golden.initial, observed.initial)
+    index = first_difference(golden.initial, observed.initial)
     if index is not None:
         return _before_any_step("initial", sequence, index, golden.initial, observed.initial)
     return _compare_events(golden, observed, sequence)
@@ -141,7 +141,8 @@ def _first_event(golden: tuple[Keys, Ints], observed: tuple[Keys, Ints]) -> _Eve
     return _Event(first, key, *there)
 
 
-def _first_difference(golden: Ints, observed: Ints) -> int | None:
+def first_difference(golden: Ints, observed: Ints) -> int | None:
+    """Return the first index at which two columns differ, or one of them ends; None if they are equal."""
     shared = min(golden.size, observed.size)
     differs = golden[:shared] != observed[:shared]
     if differs.any():

@@ -43,6 +43,14 @@ class BisectionError(DiffTraceError):
     """A bisection cannot be run on what it was given, or not compared with what it was to be."""
 
 
+class BudgetError(DiffTraceError, ValueError):
+    """A budget holds something that no difference can be held against."""
+
+
+class CalibrationError(DiffTraceError):
+    """A budget cannot be measured on what was given."""
+
+
 class DigestError(DiffTraceError, ValueError):
     """A value has no content to digest, or none that can be told from its type's."""
 
@@ -57,3 +65,23 @@ class DeterminismWarning(UserWarning):
 
 class ScanError(DiffTraceError, ValueError):
     """What was given to a scan is no model and its inputs, or the model is not ready to run."""
+
+
+class StoreError(DiffTraceError):
+    """A store could not do what it was asked; what it had acknowledged before is untouched."""
+
+
+class RecordError(StoreError, ValueError):
+    """A record to be stored, or a question about stored ones, is not valid."""
+
+
+class ConflictError(StoreError):
+    """A request id is taken by a record that differs; nothing was overwritten."""
+
+
+class NotStoredError(StoreError, LookupError):
+    """No record has the request id."""
+
+
+class BusyError(StoreError):
+    """Another process or thread kept the store locked for longer than this one was to wait; trying again may help."""

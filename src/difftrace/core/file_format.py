@@ -1,13 +1,30 @@
-"""The two fields that every JSON file of the product begins to be read with: its format and its version."""
+"""How reading a JSON file of the product begins: its bytes, its format and its version."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.text import printable
 
 Version = tuple[int, int]
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> tuple[bytes, str]:
+    """Return the bytes of the file `path`, at most one more than `most`, and what messages call it.
+
+    Raises:
+        FormatError: one line naming the file, if it cannot be read.
+    """
+    source = printable(str(Path(path)))
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(most + 1), source
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error
 
 
 def check_format(document: Any, name: str, readable: tuple[Version, ...], what: str) -> None:
@@ -22,13 +39,13 @@ def check_format(document: Any, name: str, readable: tuple[Version, ...], what: 
     """
     if not isinstance(document, dict) or document.get("format") != name:
         raise FormatError(f'$.format: is not "{name}", so this is no {what}')
+    newest = ".".join(map(str, readable[-1]))
     version = document.get("version")
     matched = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})", version) if isinstance(version, str) else None
     if matched is None:
-        raise FormatError('$.version: is not a version such as "0.1"')
+        raise FormatError(f'$.version: is not a version such as "{newest}"')
     found = (int(matched[1]), int(matched[2]))
     if found > readable[-1]:
-        newest = ".".join(map(str, readable[-1]))
         raise NewerFormatError(
             f"$.version: is {version}, written by a newer pytest-difftrace; this one reads up to {newest}, so update it"
         )

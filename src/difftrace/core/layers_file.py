@@ -16,7 +16,7 @@ import numpy as np
 from difftrace.core import strict_json
 from difftrace.core.atomic import write_atomically
 from difftrace.core.errors import FormatError
-from difftrace.core.file_format import check_format
+from difftrace.core.file_format import check_format, read_file
 from difftrace.core.limits import MAX_LAYERS_BYTES
 from difftrace.core.module_trace import (
     SKETCH_BUCKETS,
@@ -76,13 +76,7 @@ def load_layers(path: str | os.PathLike[str]) -> GoldenLayers:
     Raises:
         FormatError: one line naming the file and the field, also if it cannot be read.
     """
-    source = printable(str(Path(path)))
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_LAYERS_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error
-    return parse_layers(data, source)
+    return parse_layers(*read_file(path, MAX_LAYERS_BYTES))
 
 
 def save_layers(path: str | os.PathLike[str], layers: GoldenLayers) -> None:

@@ -24,7 +24,10 @@ MAX_BASELINE_BYTES: Final = 16 << 20
 """Largest baseline file, in bytes."""
 
 MAX_BASELINE_NUMBERS: Final = 1 << 23
-"""Most prompt tokens, canvas positions and events of all sequences of a baseline together."""
+"""Most prompt tokens, canvas positions, events and numbers of evidence of all sequences of a baseline together."""
+
+MAX_EVIDENCE_NUMBERS: Final = 1 << 22
+"""Most numbers of the evidence of one trajectory: 80,000 steps that commit one token each."""
 
 MAX_LAYERS_BYTES: Final = 64 << 20
 """Largest layers file, in bytes; that of a model of LLaDA-8B's 32 layers takes 0.6 MB."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from difftrace.core.errors import BudgetError
+from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
@@ -63,11 +66,54 @@ class SamplerIdentity:
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """One sequence of the batch; texts are None where there was no tokenizer."""
+    """One sequence of the batch.
+
+    Attributes:
+        trajectory: its decisions.
+        text: the generated text; None where there was no tokenizer.
+        prompt_text: the prompt; likewise.
+        evidence: why it decided so; None where that was not recorded.
+
+    Raises:
+        TrajectoryError: the evidence is not of this trajectory.
+    """
 
     trajectory: Trajectory
     text: str | None
     prompt_text: str | None
+    evidence: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        if self.evidence is not None:
+            self.evidence.check_fit(self.trajectory)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far two environments that are trusted alike are apart: no more than this is noise.
+
+    All three are in units of logits; `difftrace.core.noise` says how each is measured between two runs.
+
+    Attributes:
+        scores: largest difference of the scores of two tokens at one position, halved.
+        confidences: largest difference of a log-confidence.
+        logits: largest root mean square difference of the logits of a step.
+        measured: how it was measured: which runs, where, with what.
+
+    Raises:
+        BudgetError: a value is negative or no finite number.
+    """
+
+    scores: float
+    confidences: float
+    logits: float
+    measured: Mapping[str, JsonScalar]
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "confidences", "logits"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise BudgetError(f"the budget for {name} is {value!r}; it must be a finite number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -81,6 +127,7 @@ class Baseline:
         environment: the fingerprint; no part of what has to reproduce.
         pieces: text of the token ids that occur.
         sequences: the batch.
+        budget: how far trusted environments are apart, where that was measured.
     """
 
     test: TestId | None
@@ -89,10 +136,11 @@ class Baseline:
     environment: Mapping[str, JsonScalar | list[JsonScalar]]
     pieces: Mapping[int, str]
     sequences: tuple[SequenceRecord, ...]
+    budget: Budget | None = None
 
     @property
     def digest(self) -> str:
-        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories."""
+        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories, not over their evidence."""
         lines = ["difftrace-baseline-1", *(record.trajectory.digest for record in self.sequences)]
         text = "".join(f"{line}\n" for line in lines)
         return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"

@@ -3,10 +3,12 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from difftrace.core.errors import RunError
+from difftrace.core.evidence import Evidence
 from difftrace.core.recording import (
     Baseline,
     JsonScalar,
@@ -30,9 +32,13 @@ class Run:
         sampler: the loop, None where it is not known.
         environment: the fingerprint of where it ran.
         pieces: text of the token ids that occur.
+        evidences: the evidence of each sequence, None for one that has none; None where none was recorded.
+        repeat: runs the same again; None where that is not possible. No part of what the run is: it is neither
+            compared nor recorded, and a copy comes without it.
 
     Raises:
-        RunError: there is no sequence, or not one text for each.
+        RunError: there is no sequence, or not one text or evidence for each.
+        TrajectoryError: evidence is not that of its trajectory.
     """
 
     trajectories: tuple[Trajectory, ...]
@@ -42,13 +48,23 @@ class Run:
     sampler: SamplerIdentity | None = None
     environment: Mapping[str, JsonScalar | list[JsonScalar]] = field(default_factory=dict)
     pieces: Mapping[int, str] = field(default_factory=dict)
+    evidences: tuple[Evidence | None, ...] | None = None
+    repeat: Callable[[], Run] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.trajectories:
             raise RunError("a run holds at least one trajectory, this one has none")
-        for name, texts in (("texts", self.texts), ("prompt_texts", self.prompt_texts)):
-            if texts is not None and len(texts) != len(self.trajectories):
-                raise RunError(f"{name} has {len(texts)} entries for {len(self.trajectories)} trajectories")
+        for name in ("texts", "prompt_texts", "evidences"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.trajectories):
+                raise RunError(f"{name} has {len(column)} entries for {len(self.trajectories)} trajectories")
+        for trajectory, evidence in zip(self.trajectories, self.evidences or (), strict=False):
+            if evidence is not None:
+                evidence.check_fit(trajectory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What repeats a run holds its model, which is not to be copied along.
+        return {**vars(self), "repeat": None}
 
     @property
     def text(self) -> str:
@@ -66,7 +82,8 @@ class Run:
     def to_baseline(self, test: TestId | None) -> Baseline:
         """Return the baseline that records this run for `test`."""
         nothing = (None,) * len(self.trajectories)
-        records = zip(self.trajectories, self.texts or nothing, self.prompt_texts or nothing, strict=True)
+        columns = (self.texts or nothing, self.prompt_texts or nothing, self.evidences or nothing)
+        records = zip(self.trajectories, *columns, strict=True)
         return Baseline(
             test=test,
             model=self.model,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from difftrace.core import codec
 from difftrace.core.errors import FormatError, TrajectoryError
 from difftrace.core.limits import MAX_CANVAS, MAX_EVENTS, MAX_STEPS, MAX_TOKEN
+from difftrace.core.once import once
 
 Ints = npt.NDArray[np.int32]
 
@@ -56,14 +56,14 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         num_steps = _count("num_steps", self.num_steps, MAX_STEPS)
-        prompt = _column("prompt", self.prompt, MAX_TOKEN, MAX_CANVAS)
-        initial = _column("initial", self.initial, MAX_TOKEN, MAX_CANVAS)
+        prompt = int_column("prompt", self.prompt, MAX_TOKEN, MAX_CANVAS)
+        initial = int_column("initial", self.initial, MAX_TOKEN, MAX_CANVAS)
         if initial.size == 0:
             raise TrajectoryError("initial is empty: a canvas has at least one position")
         padding = _count("padding", self.padding, initial.size)
-        steps = _column("steps", self.steps, num_steps - 1, MAX_EVENTS)
-        positions = _column("positions", self.positions, initial.size - 1, MAX_EVENTS)
-        tokens = _column("tokens", self.tokens, MAX_TOKEN, MAX_EVENTS)
+        steps = int_column("steps", self.steps, num_steps - 1, MAX_EVENTS)
+        positions = int_column("positions", self.positions, initial.size - 1, MAX_EVENTS)
+        tokens = int_column("tokens", self.tokens, MAX_TOKEN, MAX_EVENTS)
         if not steps.size == positions.size == tokens.size:
             raise TrajectoryError(
                 "steps, positions and tokens must be equally long, "
@@ -131,7 +131,7 @@ class Trajectory:
         canvas[ordered[last]] = self.tokens[by_position[last]]
         return canvas
 
-    @cached_property
+    @once
     def digest(self) -> str:
         """`sha256:` and 64 hex digits over the content, whatever encoding it was read from.
 
@@ -207,7 +207,12 @@ def _array(name: str, values: object) -> npt.NDArray[Any]:
         raise TrajectoryError(f"{name} cannot be read as a column of integers: {error}") from None
 
 
-def _column(name: str, values: object, most: int, longest: int) -> npt.NDArray[np.integer]:
+def int_column(name: str, values: object, most: int, longest: int) -> Ints:
+    """Return `values`, called `name` in messages, as a new int32 array of at most `longest` numbers in 0..`most`.
+
+    Raises:
+        TrajectoryError: they are no such column.
+    """
     array = _array(name, values)
     if array.ndim != 1:
         raise TrajectoryError(f"{name} must have one dimension, not the shape {list(array.shape)}")
@@ -229,7 +234,7 @@ def _mask(values: object, length: int) -> Ints | None:
     if values is None:
         return None
     array = _array("attention_mask", values)
-    mask = _column("attention_mask", array.astype(np.int32) if array.dtype == bool else array, 1, MAX_CANVAS)
+    mask = int_column("attention_mask", array.astype(np.int32) if array.dtype == bool else array, 1, MAX_CANVAS)
     if mask.size != length:
         raise TrajectoryError(f"attention_mask has {mask.size} entries for a canvas of {length} positions")
     return None if mask.all() else _read_only(mask)

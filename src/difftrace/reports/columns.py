@@ -5,6 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
+from difftrace.core.text import printable
+
+LINE: Final = 100
+"""Columns of a line."""
+
 _NO_WIDTH: Final = frozenset({"Mn", "Me", "Cf"})
 
 
@@ -37,3 +42,16 @@ def clip(text: str, columns: int) -> str:
 def pad(text: str, columns: int) -> str:
     """Return `text` filled with blanks on its right up to `columns`."""
     return text + " " * (columns - width(text))
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Return `text`, made printable, in lines of at most `LINE` columns, cut between words; all but the first are
+    indented two more than `indent`."""
+    lines = [indent]
+    for word in printable(text).split():
+        room = LINE - width(lines[-1]) - 1
+        if lines[-1].strip() and width(word) > room:
+            lines.append(f"{indent}  ")
+        gap = " " if lines[-1].strip() else ""
+        lines[-1] = clip(f"{lines[-1]}{gap}{word}", LINE)
+    return lines

@@ -10,28 +10,28 @@ from difftrace.core.recording import Baseline
 from difftrace.core.text import printable
 from difftrace.reports.columns import clip
 
-_MOST_LINES: Final = 6
+MOST_LINES: Final = 7
 _WIDEST_VALUE: Final = 28
 
 
-def other_differences(golden: Baseline, observed: Baseline) -> list[str]:
-    """Return at most seven lines `model.weights: sha256:ab… → sha256:cd…`; none if nothing else differs.
+def other_differences(golden: Baseline, observed: Baseline, most: int = MOST_LINES) -> list[str]:
+    """Return at most `most` lines `model.weights: sha256:ab… → sha256:cd…`; none if nothing else differs.
 
     Those of the environments come last, the best suspects first. A side that was recorded without model, sampler or
     environment is not compared in that.
     """
-    return _lines(_differences(golden, observed))
+    return _lines(_differences(golden, observed), most)
 
 
 def environment_differences(golden: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
     """Return at most seven lines `environment.torch: 2.6.0 → 2.13.0`; none if nothing differs."""
-    return _lines(_fields("environment", golden, observed))
+    return _lines(_fields("environment", golden, observed), MOST_LINES)
 
 
-def _lines(differences: Iterator[tuple[str, Any, Any]]) -> list[str]:
+def _lines(differences: Iterator[tuple[str, Any, Any]], most: int) -> list[str]:
     lines = [f"{clip(printable(name), 36)}: {_value(before)} → {_value(after)}" for name, before, after in differences]
-    if len(lines) > _MOST_LINES:
-        return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
+    if len(lines) > most:
+        return [*lines[: most - 1], f"and {len(lines) - most + 1} more"]
     return lines
 
 

@@ -13,11 +13,13 @@ from difftrace.core.comparison import Divergence
 from difftrace.core.recording import Baseline
 from difftrace.core.trajectory import Ints, Trajectory
 from difftrace.reports.canvas import NOTHING, Row, mask_token, table, token_text
-from difftrace.reports.columns import clip, pad
-from difftrace.reports.context import environments_line, other_differences
+from difftrace.reports.columns import clip, pad, width
+from difftrace.reports.context import MOST_LINES, environments_line, other_differences
 from difftrace.reports.texts import equal_text, text_difference
 
 COLUMNS: Final = 100
+LINES: Final = 40
+_MOST_REASONS: Final = 8
 GOLDEN_OBSERVED: Final = ("golden", "observed")
 
 
@@ -29,6 +31,7 @@ def divergence_text(
     subject: str,
     where: Sequence[str],
     advice: Sequence[str],
+    reasons: Sequence[str] = (),
     labels: tuple[str, str] = GOLDEN_OBSERVED,
 ) -> str:
     """Return the text for two recordings that differ.
@@ -36,33 +39,54 @@ def divergence_text(
     Args:
         golden: the recording to hold on to.
         observed: the one that differs from it.
-        divergence: their first difference, None where only their texts differ.
+        divergence: their first difference, None where no decision differs.
         subject: starts the first line, "diverged from its baseline".
         where: lines right below: the line of the test, the file of the baseline; at most 4.
         advice: lines at the end: what to do; at most 4.
+        reasons: lines that say why they differ; the first eight are shown.
         labels: what to call the two.
     """
-    lines = [f"difftrace: {subject}{_place(divergence, golden, observed)}", *where]
+    lines = [_headline(subject, divergence, golden, observed), *where]
+    if reasons:
+        lines += ["", *_cut(reasons)]
     sequence = 0
     if divergence is not None:
         sequence = divergence.sequence
         lines += _decision(golden, observed, divergence, labels)
     if sequence < min(len(golden.sequences), len(observed.sequences)):
         lines += ["", *_final(golden, observed, sequence, labels)]
-    others = other_differences(golden, observed)
+    end = ["", *advice] if advice else []
+    # What else differs takes the room that is left, with a blank line, a title and the line on the environments.
+    others = other_differences(golden, observed, min(MOST_LINES, LINES - len(lines) - len(end) - 3))
     if others:
         lines += ["", f"what else differs ({labels[0]} → {labels[1]}):", *(f"  {line}" for line in others)]
     environments = environments_line(golden, observed, labels, COLUMNS)
     if environments is not None:
         lines += [environments] if others else ["", environments]
-    return "\n".join([*lines, "", *advice] if advice else lines)
+    return "\n".join([*lines, *end])
 
 
-def _place(divergence: Divergence | None, golden: Baseline, observed: Baseline) -> str:
+def _headline(subject: str, divergence: Divergence | None, golden: Baseline, observed: Baseline) -> str:
     if divergence is None:
-        return ": its final text is another"
+        texts = [[record.text for record in baseline.sequences] for baseline in (golden, observed)]
+        other_text = texts[0] != texts[1] and None not in (*texts[0], *texts[1])
+        return f"difftrace: {subject}{': its final text is another' if other_text else ', though no decision does'}"
     count = max(len(golden.sequences), len(observed.sequences))
-    of = "" if count == 1 else f" of sequence {divergence.sequence} (of 0..{count - 1})"
+    of = f" of sequence {divergence.sequence}"
+    for batch in ("",) if count == 1 else (f"{of} (of 0..{count - 1})", of):
+        line = f"difftrace: {subject}{_place(divergence, golden, observed, batch)}"
+        if width(line) <= COLUMNS:
+            break
+    return line
+
+
+def _cut(reasons: Sequence[str]) -> list[str]:
+    if len(reasons) <= _MOST_REASONS:
+        return list(reasons)
+    return [*reasons[: _MOST_REASONS - 1], f"  and {len(reasons) - _MOST_REASONS + 1} more lines"]
+
+
+def _place(divergence: Divergence, golden: Baseline, observed: Baseline, of: str) -> str:
     if divergence.kind == "sequences":
         return f": {len(golden.sequences)} and {len(observed.sequences)} sequences"
     if divergence.kind == "decision":

@@ -91,6 +91,11 @@ class SamplerArguments:
         """Forward passes spent on each block."""
         return self.steps // self.num_blocks
 
+    @property
+    def draws(self) -> bool:
+        """Whether random numbers decide anything."""
+        return self.temperature > 0 or self.remasking == "random"
+
     def quotas(self) -> tuple[int, ...]:
         """How many positions each step of a block commits, in every block alike.
 

@@ -22,8 +22,10 @@ from difftrace.sampling.noise import noise_for
 from difftrace.sampling.schedule import candidates, schedule
 from difftrace.sampling.step import Step
 
-Record = Literal["none", "decisions", "evidence", "logits"]
-_RECORDS = ("none", "decisions", "evidence", "logits")
+Record = Literal["none", "decisions", "evidence", "logits", "tokens", "tokens+masks", "full"]
+# What the other names mean. A trajectory holds tokens and masks alike, so to record less than both saves nothing.
+_OTHER_NAMES: dict[str, Record] = {"tokens": "decisions", "tokens+masks": "decisions", "full": "logits"}
+_RECORDS = ("none", "decisions", "evidence", "logits", *_OTHER_NAMES)
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -103,6 +105,8 @@ def generate(
 
     `record` is how much is kept: `none`; `decisions`, the trajectories; `evidence`, also what each decision was made
     among; `logits`, also everything the model returned, which must fit into the host's memory. It changes no token.
+    `tokens` and `tokens+masks` are other names of `decisions`, from which the canvas before every step follows, masks
+    included; `full` is another name of `logits`.
 
     The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model,
     and for logits that do not fit.
@@ -126,25 +130,48 @@ def generate(
     )
     if record not in _RECORDS:
         raise SamplerError(f"record must be one of {', '.join(_RECORDS)}, not {record!r}")
-    mask_id = _mask_id(model)
-    if (logits_eos_inf or confidence_eos_eot_inf) and getattr(model.config, "eos_token_id", None) is None:
-        raise SamplerError("model.config.eos_token_id is not set: logits_eos_inf and confidence_eos_eot_inf need it")
-    prompt, mask = _check_prompt(model, prompt_ids, attention_mask)
-    canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], gen_length), mask_id)), dim=1)
-    if mask is not None:
-        mask = torch.cat((mask, mask.new_ones((mask.shape[0], gen_length))), dim=1)
+    record = _OTHER_NAMES.get(record, record)
+    canvas, mask = _begin(model, prompt_ids, attention_mask, arguments)
+    prompt_length = prompt_ids.shape[1]
     initial = canvas.clone()
     first = canvas.new_zeros(canvas.shape[0]) if mask is None else mask.argmax(dim=-1)
     evidence = EvidenceRecorder(first) if record in ("evidence", "logits") else None
     logits = LogitsRecorder(first, steps) if record == "logits" else None
     recorders = [recorder.add for recorder in (evidence, logits) if recorder is not None]
-    commits = _denoise(model, canvas, mask, prompt.shape[1], arguments, recorders)
+    commits = _denoise(model, canvas, mask, prompt_length, arguments, recorders)
     return Generation(
         canvas,
-        [] if record == "none" else _trajectories(initial, mask, prompt.shape[1], commits, steps),
+        [] if record == "none" else _trajectories(initial, mask, prompt_length, commits, steps),
         [] if evidence is None else evidence.finish(),
         [] if logits is None else logits.finish(),
     )
+
+
+def undecided(
+    model: DenoisingModel, prompt_ids: Tensor, attention_mask: Tensor | None, arguments: SamplerArguments
+) -> list[Trajectory]:
+    """Return what `generate` starts from: a trajectory for each row, all its steps ahead of it and no decision made.
+
+    Raises SamplerError where `generate` would before its first step.
+    """
+    canvas, mask = _begin(model, prompt_ids, attention_mask, arguments)
+    nothing = canvas.new_empty((canvas.shape[0], 0))
+    return _trajectories(canvas, mask, prompt_ids.shape[1], [_Commits(0, nothing, nothing)], arguments.steps)
+
+
+def _begin(
+    model: DenoisingModel, prompt_ids: Tensor, attention_mask: Tensor | None, arguments: SamplerArguments
+) -> tuple[Tensor, Tensor | None]:
+    """Return the first canvases [B, L] and their mask [B, L], None where it hides nothing."""
+    mask_id = _mask_id(model)
+    needs_eos = arguments.logits_eos_inf or arguments.confidence_eos_eot_inf
+    if needs_eos and getattr(model.config, "eos_token_id", None) is None:
+        raise SamplerError("model.config.eos_token_id is not set: logits_eos_inf and confidence_eos_eot_inf need it")
+    prompt, mask = _check_prompt(model, prompt_ids, attention_mask)
+    canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], arguments.gen_length), mask_id)), dim=1)
+    if mask is not None:
+        mask = torch.cat((mask, mask.new_ones((mask.shape[0], arguments.gen_length))), dim=1)
+    return canvas, mask
 
 
 def _denoise(

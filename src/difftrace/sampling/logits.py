@@ -27,7 +27,7 @@ class LogitsRecorder:
         Raises:
             SamplerError: the logits of all steps do not fit into the memory that is available.
         """
-        logits = step.logits.reshape(step.passes, len(self._first), *step.logits.shape[1:])
+        logits = step.logits.detach().reshape(step.passes, len(self._first), *step.logits.shape[1:])
         if self._added == 0:
             self._kept = self._room_for(logits)
         self._kept[self._added].copy_(logits, non_blocking=True)

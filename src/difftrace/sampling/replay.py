@@ -25,7 +25,7 @@ def any_step_noise(
     if not isinstance(noise, UpstreamNoise):
         return noise
     if noise.generator is None:
-        if arguments.temperature == 0 and arguments.remasking != "random":
+        if not arguments.draws:
             return noise
         raise RunError(
             "a run with noise='upstream' and no seed draws from torch's global generator, so that no step's random "

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import torch
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
 
 from difftrace.core.doctor import Probe, ProbeResult
 from difftrace.core.errors import DiffTraceError, ProbeError
 from difftrace.core.text import printable
 from difftrace.models import LoadedModel, load_model
+from difftrace.verification.attention import BACKENDS, runs_here
 from difftrace.verification.probe_compare import compare_rows
 from difftrace.verification.probe_process import rows_of_fresh_process
 from difftrace.verification.probe_prompts import ProbePrompts
@@ -24,11 +23,6 @@ from difftrace.verification.second_copy import require_second_copy
 
 Rows = Sequence[RowRun]
 
-_BACKENDS: Final = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-}
 _LONGEST_REASON: Final = 300
 
 
@@ -107,7 +101,7 @@ def threads(subject: Subject) -> Iterator[ProbeResult]:
 
 def attention(subject: Subject) -> Iterator[ProbeResult]:
     """Run with every attention backend that can run here, instead of plain matrix products."""
-    for name, backend in _BACKENDS.items():
+    for name, backend in BACKENDS.items():
         run = partial(_attending, subject, name, backend)
         yield _against_base(subject, "attention", f"{name} instead of math", run)
 
@@ -141,7 +135,7 @@ def _alone(subject: Subject, conditions: Conditions) -> Rows:
 
 def _attending(subject: Subject, name: str, backend: SDPBackend) -> Rows:
     loaded = subject.loaded
-    if not _runs_here(loaded, backend):
+    if not runs_here(loaded, backend):
         heads = f"{_short(loaded.dtype)} heads of {loaded.config.head_dim} on {loaded.device.type}"
         raise _UnavailableError(f"not available here: torch has no such kernel for {heads}")
     return _alone(subject, Conditions(subject.threads, name))
@@ -168,23 +162,6 @@ def _reason(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0]
     text = first if isinstance(error, DiffTraceError) else f"{type(error).__name__}: {first}"
     return printable(text)[:_LONGEST_REASON]
-
-
-def _runs_here(loaded: LoadedModel, backend: SDPBackend) -> bool:
-    """Return whether torch runs `backend` for heads like the model's.
-
-    On some devices torch computes by matrix products whatever is asked for, so its choice counts too.
-    """
-    config = loaded.config
-    heads = torch.zeros(1, config.n_heads, 16, config.head_dim, dtype=loaded.dtype, device=loaded.device)
-    try:
-        # Where a kernel does not fit torch warns about each reason.
-        with warnings.catch_warnings(), sdpa_kernel(backend):
-            warnings.simplefilter("ignore")
-            functional.scaled_dot_product_attention(heads, heads, heads)
-            return torch._fused_sdp_choice(heads, heads, heads) == backend.value
-    except RuntimeError:
-        return False
 
 
 def _short(dtype: torch.dtype) -> str:

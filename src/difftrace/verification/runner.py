@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from operator import methodcaller
-from typing import Any, TypeGuard
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.evidence import Evidence
+from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.enforcement import enforce
@@ -24,6 +28,8 @@ from difftrace.sampling.padding import left_pad
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
 __tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
 
+Result = TypeVar("Result", covariant=True)
+
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | npt.NDArray[np.integer]
 
 
@@ -33,8 +39,8 @@ _THREADS_PAY_FROM = 20_000_000
 
 
 @dataclass(frozen=True)
-class ModelRunner:
-    """Runs `loaded` and says, with every run, what ran, where, and what came out.
+class PromptRunner(ABC, Generic[Result]):
+    """Takes prompts and the sampler's arguments as a user gives them, for `loaded`.
 
     `profile` is the determinism profile, None for the one of the model's device.
     """
@@ -57,12 +63,12 @@ class ModelRunner:
         tie_break: str = "stable",
         noise: str = "portable",
         seed: int = 0,
-    ) -> Run:
+    ) -> Result:
         """Denoise `prompt`: a text, token ids, or a list of either for a batch (left-padded, with a mask).
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
         SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
-        enforced or something changed one of its switches during the run.
+        enforced or something changed one of its switches during the run. The run's `repeat` runs the same again.
         """
         arguments = SamplerArguments(
             steps=steps,
@@ -77,29 +83,12 @@ class ModelRunner:
             noise=noise,
             seed=seed,
         )
-        if arguments.seed is None:
-            raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
-        loaded = self.loaded
-        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], loaded.config.pad_token_id)
-        threads = threads_that_pay(loaded.model)
-        with enforce(seed, profile=self.profile, device=loaded.device, threads=threads) as held:
-            generation = generate(loaded.model, ids, attention_mask=mask, record="decisions", **arguments.as_dict())
-            held.check()
-            environment = fingerprint(loaded.device, loaded.dtype)
-        trajectories = tuple(generation.trajectories)
-        texts = prompts = None
-        if loaded.tokenizer is not None:
-            texts = tuple(loaded.tokenizer.decode(t.final[ids.shape[1] :].tolist()) for t in trajectories)
-            prompts = tuple(loaded.tokenizer.decode(t.prompt.tolist()) for t in trajectories)
-        return Run(
-            trajectories=trajectories,
-            texts=texts,
-            prompt_texts=prompts,
-            model=loaded.identity,
-            sampler=arguments.identity(),
-            environment=environment,
-            pieces=_pieces(loaded.tokenizer, trajectories),
-        )
+        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
+        return self.start(ids, mask, arguments)
+
+    @abstractmethod
+    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Result:
+        """Return the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -107,6 +96,79 @@ class ModelRunner:
         if self.loaded.tokenizer is None:
             raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
         return self.loaded.tokenizer.encode(prompt)
+
+
+@dataclass(frozen=True)
+class ModelRunner(PromptRunner[Run]):
+    """Runs `loaded` and says, with every run, what ran, where, and what came out."""
+
+    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
+        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        return replace(run, repeat=partial(self.again, ids, mask, arguments))
+
+    def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+        """Denoise the batch twice and return the second run, which repeats a `start` of the same."""
+        # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
+        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
+
+
+def denoise(
+    loaded: LoadedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor | None,
+    arguments: SamplerArguments,
+    *,
+    profile: str | None = None,
+    attention: str | None = None,
+    times: int = 1,
+) -> tuple[Run, ...]:
+    """Denoise a batch `times` times in succession, under enforced determinism; `prompt_ids`, `prompt_mask` [B, P].
+
+    Random generators are seeded once, before the first run, and the sampler draws from `arguments.seed` alone: so the
+    later runs repeat the first, unless the model itself draws random numbers (say, because dropout was left on).
+
+    `attention` is the backend of scaled_dot_product_attention, None for the profile's. Raises SamplerError for a batch
+    or arguments the model cannot run, or without a seed, DeterminismError where determinism cannot be enforced or
+    something changed one of its switches during a run.
+    """
+    seed = arguments.seed
+    if seed is None:
+        raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
+    threads = threads_that_pay(loaded.model)
+    with enforce(seed, profile=profile, device=loaded.device, threads=threads, attention=attention) as held:
+        generations = [
+            generate(loaded.model, prompt_ids, attention_mask=prompt_mask, **arguments.as_dict()) for _ in range(times)
+        ]
+        held.check()
+        environment = fingerprint(loaded.device, loaded.dtype)
+    return tuple(run_of(loaded, one.trajectories, arguments, environment, one.evidence) for one in generations)
+
+
+def run_of(
+    loaded: LoadedModel,
+    trajectories: Sequence[Trajectory],
+    arguments: SamplerArguments,
+    environment: Mapping[str, JsonScalar | list[JsonScalar]],
+    evidences: Sequence[Evidence] | None = None,
+) -> Run:
+    """Return these decisions as a run of `loaded`, read by its tokenizer."""
+    trajectories = tuple(trajectories)
+    texts = prompts = None
+    if loaded.tokenizer is not None:
+        prompt_length = trajectories[0].length - arguments.gen_length
+        texts = tuple(loaded.tokenizer.decode(t.final[prompt_length:].tolist()) for t in trajectories)
+        prompts = tuple(loaded.tokenizer.decode(t.prompt.tolist()) for t in trajectories)
+    return Run(
+        trajectories=trajectories,
+        texts=texts,
+        prompt_texts=prompts,
+        model=loaded.identity,
+        sampler=arguments.identity(),
+        environment=environment,
+        pieces=_pieces(loaded.tokenizer, trajectories),
+        evidences=None if evidences is None else tuple(evidences),
+    )
 
 
 def threads_that_pay(model: nn.Module) -> int | None:

@@ -1,0 +1,87 @@
+"""Checks of deferred runs: golden canvases are scored, and the run is denoised only where that does not settle it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from difftrace.core.comparison import Divergence, compare_sequences
+from difftrace.core.deferred import DeferredRun
+from difftrace.core.errors import RunError
+from difftrace.core.forced import ForcedVerdict
+from difftrace.core.identity_rules import identity_finding
+from difftrace.core.recording import Baseline
+from pytest_difftrace.checks import Check, Observation, compared, find, judged_as, made
+from pytest_difftrace.options import Settings
+
+__tracebackhide__ = True
+
+
+def judge_deferred(run: DeferredRun, observation: Observation, settings: Settings) -> Check:
+    """Compare `run`, of which `observation` has what is declared, with its baseline.
+
+    Its canvases are scored if the run was not denoised so far and is declared to be the golden one over again. What
+    they do not settle is denoised and compared as any other run.
+    """
+    check = find(observation, settings)
+    if check.verdict != "diverged":
+        return check
+    assert check.golden is not None
+    verdict = None if run.made else _scored(run, observation.run, check.golden)
+    if verdict is not None and verdict.same:
+        return replace(check, verdict="passed", forced=verdict)
+    check = compared(replace(check, observation=made(observation, run.run, settings.platform_key)), settings)
+    return check if verdict is None else _with_verdict(check, verdict, settings)
+
+
+def _scored(run: DeferredRun, declared: Baseline, golden: Baseline) -> ForcedVerdict | None:
+    """Return what scoring the canvases of `golden` finds; None where the run has to be denoised to say more."""
+    if identity_finding(golden, declared) is not None:
+        return None
+    try:
+        verdict = run.verify(golden)
+    except RunError:  # it does not say how it was recorded, or cannot be scored step by step
+        return None
+    if not verdict.same:
+        return verdict
+    followed = run.decided_as(golden)
+    recorded = [record.text for record in golden.sequences]
+    if any(one not in (None, other) for one, other in zip(recorded, followed.texts or recorded, strict=True)):
+        return None
+    if verdict.sample is None:
+        run.settle(followed)
+    return verdict
+
+
+def _with_verdict(check: Check, verdict: ForcedVerdict, settings: Settings) -> Check:
+    """Return `check` of the denoised run with `verdict`, which found a divergence that the run has to show as well.
+
+    The step at which scored canvases first diverge was scored as recorded, so a run that repeats itself leaves the
+    golden there; where only some steps were scored, there at the latest.
+    """
+    check = replace(check, forced=verdict)
+    assert check.golden is not None
+    assert check.classification is not None
+    first = verdict.first
+    assert first is not None
+    sides = (check.golden, check.observation.run)
+    parted = compare_sequences(*([record.trajectory for record in side.sequences] for side in sides))
+    if parted is not None and (_place(parted) == _place(first) or (verdict.sample and _place(parted) < _place(first))):
+        return check
+    at = "nowhere" if parted is None else f"at step {parted.step}"
+    found = replace(
+        check.classification,
+        divergence_class="RUN_TO_RUN",
+        reason="The run does not repeat itself: scored on the golden canvases it leaves the golden at step"
+        f" {first.step}, denoised {at}.",
+        sequence=first.sequence,
+        step=first.step,
+        position=first.position,
+        kind=None,
+        noise=(),
+        decided_by=None,
+    )
+    return judged_as(check, found, settings)
+
+
+def _place(divergence: Divergence) -> tuple[int, int]:
+    return -1 if divergence.step is None else divergence.step, divergence.sequence

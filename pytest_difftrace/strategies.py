@@ -1,0 +1,61 @@
+"""`--difftrace-strategy`: whether the llada fixture's runs are denoised, and what is said of it.
+
+Loaded into every pytest run, so the library is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pytest_difftrace.options import Settings
+
+if TYPE_CHECKING:
+    from difftrace.core.forced import ForcedVerdict
+    from difftrace.models import LoadedModel
+    from difftrace.verification import DeferredRunner, ModelRunner
+
+# What `sampled` checks: as many steps of each run, and which.
+COUNT: Final = 8
+SEED: Final = 0
+
+# Classes of runs that may decide alike, which is all that scored canvases show.
+_BENEATH_DECISIONS: Final = frozenset({"DRIFT", "NON_FINITE", "NUMERIC", "RUN_TO_RUN"})
+
+
+def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRunner:
+    """Return what the llada fixture gives: in a session that scores canvases, one whose runs are deferred."""
+    from difftrace.verification import DeferredRunner, ModelRunner
+
+    if settings.mode != "verify" or settings.strategy == "rerun" or _obstacle(settings) is not None:
+        return ModelRunner(loaded, settings.profile)
+    if settings.strategy == "forced":
+        return DeferredRunner(loaded, settings.profile)
+    from functools import partial
+
+    from difftrace.verification.forced import verify_sampled
+
+    return DeferredRunner(loaded, settings.profile, partial(verify_sampled, count=COUNT, seed=SEED))
+
+
+def header(settings: Settings) -> str:
+    """Return ", strategy forced" for the header's line, with why runs are denoised all the same; "" for rerun."""
+    if settings.mode != "verify" or settings.strategy == "rerun":
+        return ""
+    obstacle = _obstacle(settings)
+    return f", strategy {settings.strategy}" + ("" if obstacle is None else f" (rerun here: {obstacle})")
+
+
+def basis(verdict: ForcedVerdict) -> str:
+    """Return what the verification rests on, as the end of the line "3 verified by scoring golden canvases…"."""
+    how = "each step as it was recorded"
+    if not verdict.exact:
+        how = "batches judge by budget; steps that differ are scored again as recorded"
+    return f" ({how})" if verdict.sample is None else f", {verdict.sample} ({how})"
+
+
+def _obstacle(settings: Settings) -> str | None:
+    """Return why scored canvases cannot tell what this session asks; None where they can."""
+    if settings.policy in ("tokens", "text"):
+        return f"policy {settings.policy} judges where a whole run ends"
+    asked = sorted(settings.fail_on & _BENEATH_DECISIONS)
+    return f"{', '.join(asked)} may show in no decision" if asked else None

@@ -1,0 +1,39 @@
+"""Which steps teacher-forced verification found to diverge, as a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import Final
+
+from difftrace.core.forced import ForcedVerdict
+
+_COLUMNS: Final = 100
+_MOST_RANGES: Final = 20
+
+
+def divergent_steps_lines(verdict: ForcedVerdict) -> list[str]:
+    """Return "divergent steps: 5, 9-12 of 64; …" in at most three lines of at most 100 columns."""
+    sample = verdict.sample
+    total = str(verdict.num_steps)
+    if sample is not None:
+        total = f"the {len(sample.steps)} of {total} chosen at random (seed {sample.seed})"
+    found = list(dict.fromkeys(one.step for one in verdict.divergent))
+    how = "each scored as recorded"
+    if not verdict.exact or verdict.rescored:
+        how = f"scored in batches of {verdict.batch}, those that differed again as recorded"
+    return wrap(f"divergent steps: {_ranges(found)} of {total}; {how}", _COLUMNS, subsequent_indent="  ")
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """Return "5, 9-12" for ascending steps; "none" where there is none."""
+    ranges: list[list[int]] = []
+    for step in steps:
+        if ranges and ranges[-1][-1] == step - 1:
+            ranges[-1][1:] = [step]
+        else:
+            ranges.append([step])
+    shown = ["-".join(map(str, one)) for one in ranges[:_MOST_RANGES]]
+    if len(ranges) > _MOST_RANGES:
+        shown.append(f"… ({len(steps)} in all)")
+    return ", ".join(shown) or "none"

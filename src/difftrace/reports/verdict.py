@@ -1,0 +1,80 @@
+"""A classification as a few lines: the class and why, what was measured, what is not known, what else differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from difftrace.core.classification import Classification
+from difftrace.core.noise import Measured
+from difftrace.core.outcome import Outcome
+from difftrace.core.suspects import Suspect
+from difftrace.core.text import printable
+from difftrace.reports.columns import clip, wrapped
+
+_MOST_SUSPECTS: Final = 5
+_WIDEST_VALUE: Final = 28
+
+
+def verdict_lines(classification: Classification) -> list[str]:
+    """Return the text, in lines of at most 100 columns; what would start a line anew is indented by two."""
+    lines = reason_lines(classification)
+    if classification.suspects:
+        lines += wrapped(f"suspects: {'; '.join(_suspects(classification.suspects))}", "  ")
+    return lines
+
+
+def reason_lines(classification: Classification) -> list[str]:
+    """Return the text without the suspects, to be put where what else differs is told already."""
+    lines = wrapped(f"{_heading(classification)}: {classification.reason}")
+    if classification.noise:
+        lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
+        lines += wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
+    if classification.outcome is not None:
+        lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
+    for sentence in classification.cannot_tell:
+        lines += wrapped(f"cannot tell: {sentence}", "  ")
+    return lines
+
+
+def _heading(classification: Classification) -> str:
+    name = classification.divergence_class or "CANNOT TELL"
+    kind = "" if classification.kind is None else f" ({classification.kind})"
+    # Most runs have one sequence.
+    where = f", sequence {classification.sequence}" if classification.sequence else ""
+    return f"{name}{kind}{where}"
+
+
+def measured_text(measured: Measured) -> str:
+    """Return "logits differ by rms 0.095 (budget 0.14, 1 step)"."""
+    unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
+    budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
+    counted = f"{measured.count} {values}{'' if measured.count == 1 else 's'}"
+    return f"{measured.quantity} differ by {unit}{measured.epsilon:.2g} ({budget}{counted})"
+
+
+def _outcome(outcome: Outcome) -> str:
+    commits = _counted(outcome.commits, "commit")
+    if outcome.kind == "IDENTICAL":
+        return "the same decisions"
+    if outcome.kind == "ORDER_ONLY":
+        return f"the same final tokens in another order ({commits} of it)"
+    if outcome.tokens == 0:
+        return "the same final tokens, read as another text"
+    text = "" if not outcome.same_text else ", the same text"
+    return f"{_counted(outcome.tokens, 'final token')} and {commits} differ{text}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _suspects(suspects: tuple[Suspect, ...]) -> Iterator[str]:
+    for one in suspects[:_MOST_SUSPECTS]:
+        yield f"{one.field} {_value(one.golden)} → {_value(one.observed)}"
+    if len(suspects) > _MOST_SUSPECTS:
+        yield f"{len(suspects) - _MOST_SUSPECTS} more"
+
+
+def _value(value: Any) -> str:
+    return "nothing" if value is None else clip(printable(str(value)), _WIDEST_VALUE)

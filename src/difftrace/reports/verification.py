@@ -1,0 +1,131 @@
+"""What verifying a baseline said, as lines: one on each baseline, and why below those that do not pass.
+
+Lines are at most 100 columns wide; only paths and commands, which must stay whole to be of use, may be wider.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from difftrace.core.forced import ForcedVerdict, ScoredStep
+from difftrace.core.text import printable
+from difftrace.core.verification import Asked, Result, Unverified, Verified, status_of
+from difftrace.reports.canvas import token_text
+from difftrace.reports.columns import LINE, clip, width, wrapped
+from difftrace.reports.failure import divergence_text
+from difftrace.reports.verdict import reason_lines
+
+_MOST_DIVERGENT: Final = 8
+_MOST_STEPS: Final = 40
+# Classes of what went in, whose reason says nothing of decisions.
+_OF_IDENTITY: Final = ("INPUT", "CONFIG", "WEIGHTS")
+
+
+def result_lines(path: str, asked: Asked, result: Result, model: Sequence[str] = ()) -> list[str]:
+    """Return the lines on a baseline; `model` are the options that chose the model, for commands that are advised."""
+    if isinstance(result, Unverified):
+        name = ": INVALID" if result.unreadable else ""
+        # A reader's message starts with the file, which has just been named.
+        error = printable(result.error).removeprefix(f"{printable(path)}: ")
+        return [f"could not run  {printable(path)}{name}", *wrapped(error, "  ")]
+    lines = _headline(path, result)
+    if result.forced is not None:
+        return [*lines, *_forced_lines(result, result.forced, asked)]
+    if result.judgement.passes:
+        return [*lines, *_warning(result)]
+    return [*lines, "", *_failure(path, result, asked, model), ""]
+
+
+def summary_line(results: Sequence[Result]) -> str:
+    """Return "3 verified: 2 passed, 1 could not run"."""
+    counted = Counter(map(status_of, results))
+    parts = [f"{counted[status]} {status}" for status in ("passed", "failed", "could not run") if counted[status]]
+    return f"{len(results)} baseline{'' if len(results) == 1 else 's'}: {', '.join(parts)}"
+
+
+def _headline(path: str, result: Verified) -> list[str]:
+    status = "passed" if result.judgement.passes else "FAILED"
+    found = result.classification.divergence_class or "CANNOT TELL"
+    sequence, step, position = result.where
+    places = (("sequence", sequence or None), ("step", step), ("position", position))
+    where = [f"{name} {value}" for name, value in places if value is not None]
+    at = f", first at {', '.join(where)}" if where else ""
+    line = f"{status:<13}  {printable(path)}: {found}{at}"
+    if width(line) <= LINE:
+        return [line]
+    return [f"{status:<13}  {printable(path)}:", f"  {found}{at}"]
+
+
+def _warning(result: Verified) -> list[str]:
+    """Return what differs where that is let pass."""
+    if not result.judgement.warns:
+        return []
+    return [
+        *wrapped(result.classification.reason, "  "),
+        *wrapped(f"policy: {result.judgement.reason}", "  "),
+    ]
+
+
+def _failure(path: str, result: Verified, asked: Asked, model: Sequence[str]) -> list[str]:
+    told = asked.policy != "exact" or result.judgement.reason.endswith("asked to fail")
+    name = result.classification.divergence_class
+    text = divergence_text(
+        result.golden,
+        result.observed,
+        result.divergence,
+        subject=f"{'' if name is None else f'{name}: '}run differs from its baseline",
+        where=[],
+        reasons=[*reason_lines(result.classification), *([f"  policy: {result.judgement.reason}"] if told else [])],
+        advice=["To find the module it starts in:", f"  {_bisect_command(path, model)}"],
+    )
+    return text.splitlines()
+
+
+def _bisect_command(path: str, model: Sequence[str]) -> str:
+    return printable(shlex.join(["difftrace", "bisect", path, *model]))
+
+
+def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Iterator[str]:
+    found = result.classification
+    if found.divergence_class != "IDENTICAL":
+        yield from wrapped(found.reason, "  ")
+    if found.divergence_class in _OF_IDENTITY:
+        steps = len({one.step for one in verdict.divergent})
+        yield f"  {steps or 'none'} of {len(verdict.steps)} scored steps decide{'s' if steps == 1 else ''} otherwise"
+    yield from _divergent_lines(result, verdict)
+    if found.divergence_class != "IDENTICAL":
+        yield from wrapped(f"policy {asked.policy}: {result.judgement.reason}", "  ")
+    if verdict.sample is not None:
+        chosen = ", ".join(map(str, verdict.steps[:_MOST_STEPS]))
+        more = len(verdict.steps) - _MOST_STEPS
+        yield from wrapped(f"steps: {chosen}{f' and {more} more' if more > 0 else ''}", "  ")
+    yield from wrapped(f"basis: {verdict.basis}", "  ")
+    canvases = "1 canvas" if verdict.batch == 1 else f"{verdict.batch} canvases"
+    yield f"  scored: {len(verdict.steps)} of {verdict.num_steps} steps, up to {canvases} at once"
+    if any(verdict.left_masked):
+        yield from wrapped(f"positions of the final canvas still masked: {sum(verdict.left_masked)}", "  ")
+    for sentence in found.cannot_tell:
+        yield from wrapped(f"cannot tell: {sentence}", "  ")
+
+
+def _divergent_lines(result: Verified, verdict: ForcedVerdict) -> Iterator[str]:
+    for one in verdict.divergent[:_MOST_DIVERGENT]:
+        yield clip(f"  {_divergent(one, result)}", LINE)
+    more = len(verdict.divergent) - _MOST_DIVERGENT
+    if more > 0:
+        yield f"  and {more} more that decide otherwise; --json lists all"
+
+
+def _divergent(one: ScoredStep, result: Verified) -> str:
+    assert one.divergence is not None
+    pieces = result.golden.pieces
+    sides = []
+    for name, token in (("golden", one.divergence.golden), ("here", one.divergence.observed)):
+        piece = "" if token is None or pieces.get(token) is None else f" '{token_text(token, pieces)}'"
+        sides.append(f"{name} {'nothing' if token is None else f'token {token}{piece}'}")
+    batch = f" of sequence {one.sequence}" if len(result.golden.sequences) > 1 else ""
+    at = f"step {one.step}{batch}, position {one.divergence.position}"
+    return f"{at}: {', '.join(sides)} (tokens by {one.token_score:.2g}, order by {one.order_score:.2g})"

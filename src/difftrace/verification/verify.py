@@ -1,0 +1,77 @@
+"""A baseline verified outside any test: run again as it says it was recorded, and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from difftrace.core.classification import classify
+from difftrace.core.errors import RunError
+from difftrace.core.forced_classes import classify_forced
+from difftrace.core.policies import judge
+from difftrace.core.recording import Baseline
+from difftrace.core.verification import Asked, Verified
+from difftrace.models import LoadedModel
+from difftrace.sampling import SamplerArguments
+from difftrace.verification.forced import verify_forced, verify_sampled
+from difftrace.verification.recorded import recorded_batch
+from difftrace.verification.runner import denoise
+
+
+def verify(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
+    """Run `golden` again with `loaded` and its recorded arguments; return what differs, and whether that passes.
+
+    A rerun that does not pass is repeated, to tell whether the model differs from itself.
+
+    Raises:
+        RunError: the baseline does not say how it was recorded, or drew random numbers that cannot be had again.
+        SamplerError: the model cannot run it.
+        DeterminismError: determinism cannot be enforced, or something changed one of its switches.
+        ValueError: a policy or a class in `asked` is none, as `difftrace.core.policies.judge` raises it.
+    """
+    return _rerun(loaded, golden, asked) if asked.strategy == "rerun" else _forced(loaded, golden, asked)
+
+
+def _rerun(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
+    observed = _denoised(loaded, golden, asked, 1)
+    classification = classify(golden, observed)
+    judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
+    if not judgement.passes:
+        # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
+        repeated = _denoised(loaded, golden, asked, 2)
+        classification = classify(golden, observed, repeated=repeated)
+        judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
+    return Verified(golden, observed, classification, judgement)
+
+
+def _denoised(loaded: LoadedModel, golden: Baseline, asked: Asked, times: int) -> Baseline:
+    """Return the last of so many runs in succession."""
+    batch = recorded_batch(golden)
+    seeded = _seeded(batch.arguments)
+    runs = denoise(loaded, batch.prompt_ids, batch.prompt_mask, seeded, profile=asked.profile, times=times)
+    # A seed that was only put in for form's sake is no argument that differs.
+    return replace(runs[-1].to_baseline(golden.test), sampler=batch.arguments.identity())
+
+
+def _seeded(arguments: SamplerArguments) -> SamplerArguments:
+    if arguments.seed is not None:
+        return arguments
+    if arguments.draws:
+        raise RunError(
+            "the run drew from torch's global generator, whose state at its start is not recorded (there is no seed),"
+            " so it cannot be run again"
+        )
+    return replace(arguments, seed=0)
+
+
+def _forced(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
+    if asked.strategy == "sampled":
+        verdict = verify_sampled(
+            loaded, golden, count=asked.steps, seed=asked.sample_seed, batch=asked.batch, profile=asked.profile
+        )
+    else:
+        verdict = verify_forced(loaded, golden, batch=asked.batch, profile=asked.profile)
+    environment = {**golden.environment, "dtype": str(loaded.dtype).removeprefix("torch.")}
+    observed = replace(golden, model=loaded.identity, environment=environment)
+    classification = classify_forced(golden, observed, verdict)
+    judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
+    return Verified(golden, observed, classification, judgement, verdict)
