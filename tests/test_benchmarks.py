@@ -128,3 +128,25 @@ def test_the_cost_of_determinism_is_measured_for_both_cpu_profiles(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     names = [figure["name"] for figure in json.loads(file.read_text())["figures"]]
     assert {"cpu: enforced / not enforced", "cpu-portable: enforced / not enforced"} <= set(names)
+
+
+@pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")
+def test_forced_verification_is_timed_on_random_weights(tmp_path: Path, conformance_folder: Path) -> None:
+    file = tmp_path / "forced.json"
+    command = [sys.executable, str(BENCHMARKS / "forced.py"), "--config", str(conformance_folder), "--init", "random"]
+    done = subprocess.run(
+        [*command, "--pairs", "2", "--runs", "4+4/64", "8+8/8", "--block-length", "4", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Two pairs say nothing about the targets.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    aimed = {figure["name"]: figure["at_most"] for figure in document["figures"] if figure["at_most"] is not None}
+    assert aimed == {
+        "canvas 8, 4 tokens in 64 steps: forced / rerun": pytest.approx(1 / 1.5),
+        "  8 steps sampled / rerun": 0.2,
+    }
+    assert str(conformance_folder) not in file.read_text()
