@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -225,9 +225,11 @@ def test_a_deferred_run_is_the_run_it_stands_for(reference_model: LoadedModel, d
     assert deferred.to_baseline(None) == run.to_baseline(None)
     assert deferred == run
     assert len(denoised) == 1
-    copy = pickle.loads(pickle.dumps(deferred))
-    assert isinstance(copy, Run)
-    assert copy == run
+    for copied in (copy.copy(deferred), copy.deepcopy(deferred)):
+        assert isinstance(copied, Run)
+        assert copied == run
+        assert copied.repeat is None
+    assert len(denoised) == 1
 
 
 def test_a_deferred_run_refuses_at_once_what_cannot_run(reference_model: LoadedModel):
