@@ -144,6 +144,14 @@ def test_what_is_allowed_passes_and_is_told(difftrace: Command, touched: Path) -
     assert "policy: WEIGHTS was allowed" in out
 
 
+def test_what_passes_within_a_budget_is_told_with_it(difftrace: Command) -> None:
+    status, out, _ = difftrace("verify", BASELINE, "--dtype", "bfloat16")
+    assert (status, "DRIFT" in out) == (0, True)
+    assert "  measured: scores differ by" in out
+    assert "  budget: default for bfloat16\n" in out
+    assert_fits(out, BASELINE)
+
+
 def test_policies_judge_a_rerun(difftrace: Command, tmp_path: Path, changed: Path) -> None:
     path = edited(tmp_path / "edited.json")
     # What was edited is the end of the text, which the tokenizer leaves out.
@@ -196,6 +204,7 @@ def test_forced_lets_only_close_decisions_pass_near_tie(
         [one] = document(out)["baselines"]
         assert one["class"] == name
         assert status == (0 if name and policy == "near-tie" else 1)
+    assert "  budget: calibrated in the baseline\n" in difftrace(*arguments[:-1])[1]
 
 
 def with_budget(golden: Baseline, size: float) -> Baseline:

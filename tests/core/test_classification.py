@@ -410,6 +410,7 @@ def test_the_earliest_fault_of_a_batch_is_reported(simulated: Simulated, held: H
     rows = (broken(5), broken(2))
     found = classify(*(held(*(row[side] for row in rows)) for side in (0, 1)))
     assert (found.divergence_class, found.sequence, found.step) == ("LOGIC", 1, 2)
+    assert [(one.divergence_class, one.sequence, one.step) for one in found.others] == [("LOGIC", 0, 5)]
 
 
 def test_suspects_name_what_else_differs(golden: Baseline) -> None:
