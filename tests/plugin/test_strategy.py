@@ -106,7 +106,7 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     result.stdout.fnmatch_lines(
         [
             "difftrace: mode verify, policy exact, strategy sampled, *",
-            "difftrace: 1 verified by scoring *, 8 of 16 steps at random (seed 0): *at least 4 of 16 *95 %, * 50 % (decisions alone*)",
+            "difftrace: 1 verified by scoring *, 8 of 16 *(seed 0): *at least 4 of 16 *95 %, * 50 % (decisions alone*)",
         ]
     )
     assert not denoised

@@ -28,8 +28,15 @@ def verdict_lines(classification: Classification) -> list[str]:
 
 def reason_lines(classification: Classification) -> list[str]:
     """Return the text without the suspects, to be put where what else differs is told already."""
-    lines = wrapped(f"{_heading(classification)}: {classification.reason}")
-    lines += measured_lines(classification)
+    return [*wrapped(f"{_heading(classification)}: {classification.reason}"), *detail_lines(classification)]
+
+
+def detail_lines(classification: Classification) -> list[str]:
+    """Return what was measured, what came of it and what is not known, indented, to be put below class and reason."""
+    lines = []
+    if classification.noise:
+        lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
+        lines += budget_lines(classification)
     if classification.outcome is not None:
         lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
     if classification.others:
@@ -37,14 +44,6 @@ def reason_lines(classification: Classification) -> list[str]:
     for sentence in classification.cannot_tell:
         lines += wrapped(f"cannot tell: {sentence}", "  ")
     return lines
-
-
-def measured_lines(classification: Classification) -> list[str]:
-    """Return what was measured and which budget it was held against, indented; nothing where nothing was."""
-    if not classification.noise:
-        return []
-    measured = wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
-    return [*measured, *budget_lines(classification)]
 
 
 def budget_lines(classification: Classification) -> list[str]:

@@ -15,9 +15,9 @@ from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
 from difftrace.core.verification import Asked, Result, Unverified, Verified, status_of
 from difftrace.reports.canvas import token_text
-from difftrace.reports.columns import LINE, clip, width, wrapped
+from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
-from difftrace.reports.verdict import budget_lines, measured_lines, reason_lines
+from difftrace.reports.verdict import budget_lines, detail_lines, reason_lines
 
 _MOST_DIVERGENT: Final = 8
 _MOST_STEPS: Final = 40
@@ -66,7 +66,7 @@ def _warning(result: Verified) -> list[str]:
         return []
     return [
         *wrapped(result.classification.reason, "  "),
-        *measured_lines(result.classification),
+        *detail_lines(result.classification),
         *wrapped(f"policy: {result.judgement.reason}", "  "),
     ]
 
@@ -118,7 +118,7 @@ def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Ite
 
 def _divergent_lines(result: Verified, verdict: ForcedVerdict) -> Iterator[str]:
     for one in verdict.divergent[:_MOST_DIVERGENT]:
-        yield clip(f"  {_divergent(one, result)}", LINE)
+        yield from wrapped(_divergent(one, result), "  ")
     more = len(verdict.divergent) - _MOST_DIVERGENT
     if more > 0:
         yield f"  and {more} more that decide otherwise; --json lists all"
