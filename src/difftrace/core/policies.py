@@ -68,6 +68,17 @@ def judge(
     return judgement
 
 
+def asks_for_repetition(classification: Classification, judgement: Judgement, fail_on: Iterable[str]) -> bool:
+    """Return whether the run has to be repeated before this judgement stands.
+
+    That is where it does not pass, to tell whether it differs from itself, and where it differs and RUN_TO_RUN is to
+    fail, which nothing but a repetition shows.
+    """
+    if classification.divergence_class in ("IDENTICAL", "RUN_TO_RUN"):
+        return False
+    return not judgement.passes or "RUN_TO_RUN" in divergence_classes(fail_on)
+
+
 def exceptions(
     fail_on: Iterable[str], allow: Iterable[str]
 ) -> tuple[frozenset[DivergenceClass], frozenset[DivergenceClass]]:

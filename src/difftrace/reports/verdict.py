@@ -26,21 +26,25 @@ def verdict_lines(classification: Classification) -> list[str]:
     return lines
 
 
-def reason_lines(classification: Classification) -> list[str]:
-    """Return the text without the suspects, to be put where what else differs is told already."""
-    return [*wrapped(f"{_heading(classification)}: {classification.reason}"), *detail_lines(classification)]
+def reason_lines(classification: Classification, policy: str | None = None) -> list[str]:
+    """Return the text without the suspects, to be put where what else differs is told already.
+
+    What the `policy` says of it comes second, so that it stays where only the first lines are shown.
+    """
+    judged = [] if policy is None else wrapped(f"policy: {policy}", "  ")
+    return [*wrapped(f"{_heading(classification)}: {classification.reason}"), *judged, *detail_lines(classification)]
 
 
 def detail_lines(classification: Classification) -> list[str]:
-    """Return what was measured, what came of it and what is not known, indented, to be put below class and reason."""
+    """Return other sequences, what was measured, what came of it and what is not known, indented."""
     lines = []
+    if classification.others:
+        lines += wrapped(f"other sequences: {'; '.join(_others(classification.others))}", "  ")
     if classification.noise:
         lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
         lines += budget_lines(classification)
     if classification.outcome is not None:
         lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
-    if classification.others:
-        lines += wrapped(f"other sequences: {'; '.join(_others(classification.others))}", "  ")
     for sentence in classification.cannot_tell:
         lines += wrapped(f"cannot tell: {sentence}", "  ")
     return lines

@@ -66,8 +66,8 @@ def _warning(result: Verified) -> list[str]:
         return []
     return [
         *wrapped(result.classification.reason, "  "),
-        *detail_lines(result.classification),
         *wrapped(f"policy: {result.judgement.reason}", "  "),
+        *detail_lines(result.classification),
     ]
 
 
@@ -81,7 +81,7 @@ def _failure(path: str, result: Verified, asked: Asked, model: Sequence[str]) ->
         result.divergence,
         subject=f"{'' if name is None else f'{name}: '}run differs from its baseline",
         where=[],
-        reasons=[*reason_lines(found), *([f"  policy: {result.judgement.reason}"] if told else [])],
+        reasons=reason_lines(found, result.judgement.reason if told else None),
         advice=["To find the module it starts in:", f"  {_bisect_command(path, model)}"],
     )
     return text.splitlines()
