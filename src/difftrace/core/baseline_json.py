@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -14,11 +13,10 @@ from difftrace.core import strict_json
 from difftrace.core.errors import FormatError, TrajectoryError
 from difftrace.core.evidence import Evidence
 from difftrace.core.evidence_columns import numbers
-from difftrace.core.file_format import check_format
+from difftrace.core.file_format import check_format, json_file, naming
 from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS
 from difftrace.core.recording import Baseline, Budget, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
 from difftrace.core.schemas import violation
-from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 
 FORMAT: Final = "difftrace-baseline"
@@ -47,11 +45,8 @@ def dump(baseline: Baseline, source: str = "baseline") -> bytes:
         "sequences": [_sequence_document(record) for record in baseline.sequences],
         **({} if baseline.budget is None else {"budget": _budget_document(baseline.budget)}),
     }
-    try:
-        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{source}: holds a value that JSON cannot ({printable(str(error))})") from None
-    data = text.encode("ascii") + b"\n"
+    with naming(source):
+        data = json_file(document)
     parse(data, source)
     return data
 
@@ -62,10 +57,8 @@ def parse(data: bytes, source: str) -> Baseline:
     Raises:
         FormatError: one line naming the file and the field.
     """
-    try:
+    with naming(source):
         return _baseline(data)
-    except FormatError as error:
-        raise type(error)(f"{source}: {error}") from error.__cause__
 
 
 def _baseline(data: bytes) -> Baseline:
