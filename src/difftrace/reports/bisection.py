@@ -29,15 +29,15 @@ _DIGEST: Final = len("sha256:") + 12
 def bisection_lines(found: Bisection, baseline: str) -> list[str]:
     """Return what `difftrace bisect` prints; `baseline` is the path of the baseline's file."""
     origin = found.origin
+    canvas = f"before step {origin.step} of 0..{found.num_steps - 1}{_sequence(origin)}"
     lines = [
         f"difftrace bisect: {printable(baseline)}",
-        *_item("canvas", f"before step {origin.step} of 0..{found.num_steps - 1}{_sequence(origin)}, {_why(found)}"),
+        *_item("canvas", f"{canvas}{place_of_probe(found)}, {_why(found)}"),
         *_item("model", f"{_model(origin)}: {found.modules} modules, {found.calls} calls, run twice"),
     ]
     if found.against is not None:
         same = "the same environment" if found.same_environment else "another environment"
-        file = "" if found.against.file is None else f"{printable(found.against.file)}: "
-        lines += _item("golden", f"{file}{_model(found.against.origin)}, {same}")
+        lines += _item("golden", f"{_source(found.against)}{_model(found.against.origin)}, {same}")
     return [*lines, "", *finding_lines(found), *_advice(found, baseline)]
 
 
@@ -67,16 +67,48 @@ def finding_lines(found: Bisection) -> list[str]:
     return lines
 
 
+def probe_command(baseline: str, step: int) -> str:
+    """Return the command that puts a probe of `step` into the file `baseline`."""
+    return f"difftrace layers {quote(baseline)} --step {step} --into-baseline"
+
+
+def place_of_probe(found: Bisection) -> str:
+    """Return what is to be said of the step that was run: nothing, or of which one it is the nearest with a probe."""
+    if found.origin.step == found.asked_step:
+        return ""
+    if found.step_choice == "none diverges":
+        return ", the first with a probe"
+    return f", the probe nearest to step {found.asked_step}"
+
+
 def layers_lines(layers: GoldenLayers, baseline: Baseline, baseline_name: str, output: str) -> list[str]:
-    """Return what `difftrace layers` prints."""
+    """Return what `difftrace layers` prints of a file."""
+    return [
+        *_made(layers, baseline, output),
+        f"compare with it: difftrace bisect {quote(baseline_name)} --against {quote(output)}",
+    ]
+
+
+def probe_lines(layers: Sequence[GoldenLayers], baseline: Baseline, baseline_name: str) -> list[str]:
+    """Return what `difftrace layers` prints of probes; `baseline` holds them."""
+    sizes = {(probe.step, probe.sequence): len(probe.payload) for probe in baseline.probes}
+    lines = []
+    for one in layers:
+        size = sizes[one.origin.step, one.origin.sequence] * 4 / 3 / 1000
+        lines += _made(one, baseline, f"{baseline_name}: probe of {size:.0f} KB")
+    return [*dict.fromkeys(lines), f"compare with it: difftrace bisect {quote(baseline_name)}"]
+
+
+def _made(layers: GoldenLayers, baseline: Baseline, what: str) -> list[str]:
+    """Return what was traced, and how it was not where the baseline was recorded."""
     trace, origin = layers.trace, layers.origin
     calls = f"{len(trace.modules)} modules, {len(trace.calls)} calls before step {origin.step}{_sequence(origin)}"
-    lines = _wrapped(f"{printable(output)}: {calls}, {_model(origin)}")
+    lines = _wrapped(f"{printable(what)}: {calls}, {_model(origin)}")
     recorded = {name: value for name, value in baseline.environment.items() if name in origin.environment}
     others = environment_differences(recorded, {name: origin.environment[name] for name in recorded})
     if others:
         lines += ["not where the baseline was recorded (there → here):", *(f"  {line}" for line in others)]
-    return [*lines, f"compare with it: difftrace bisect {quote(baseline_name)} --against {quote(output)}"]
+    return lines
 
 
 def _run_to_run(repeat: ModuleFinding, against: Against | None) -> list[str]:
@@ -226,10 +258,21 @@ def _advice(found: Bisection, baseline: str) -> list[str]:
         step = found.divergence.step
     if found.verdict == "repeatable" or (found.verdict == "no difference" and step != found.origin.step):
         return [
-            "to find the module, run this where the baseline was recorded, and then bisect with --against layers.json:",
-            f"  difftrace layers {quote(printable(baseline))} --step {step} -o layers.json",
+            "to find the module, run this where the baseline was recorded, and then bisect again:",
+            f"  {probe_command(printable(baseline), step)}",
+            "or, to leave the baseline as it is, with -o layers.json instead, and bisect with --against layers.json",
         ]
     return []
+
+
+def _source(against: Against) -> str:
+    match against.source:
+        case "file":
+            return f"{printable(against.file or '')}: "
+        case "probe":
+            return "probe in the baseline: "
+        case "model":
+            return ""
 
 
 def _why(found: Bisection) -> str:
