@@ -183,7 +183,7 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run, with the budget and the probes of the file that it takes the place of."""
+    """Return what a recording writes: the run, with budget and probes of the file that it takes the place of."""
     golden = check.golden
     budget = None if golden is None or loses_budget(check) else golden.budget
     probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes

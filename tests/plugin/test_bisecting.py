@@ -53,7 +53,7 @@ def test_a_failing_run_is_repeated_and_its_model_bisected(golden, suite, run_pyt
     lines = block(run_pytest(*arguments, "--difftrace-verify", "--difftrace-bisect"))
     assert lines[0].startswith("bisect: the model, run twice on the golden canvas before step 0 (")
     assert lines[1] == "  every module repeats itself bit for bit; there is no golden side to compare with"
-    assert "    difftrace layers __difftrace__/test_x/test_a.json --step 0 -o layers.json" in lines
+    assert "    difftrace layers __difftrace__/test_x/test_a.json --step 0 --into-baseline" in lines
     assert len(lines) <= 12
 
 

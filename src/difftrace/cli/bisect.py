@@ -101,8 +101,9 @@ def _with_file_or_probe(
     loaded = load_for(baseline, choice)
     from difftrace.verification.bisect import bisect
 
+    file = None if against is None else str(against)
     with naming(printable(str(path))):
-        return bisect(loaded, baseline, step=step, sequence=sequence, golden=golden, file=str(against))
+        return bisect(loaded, baseline, step=step, sequence=sequence, golden=golden, file=file)
 
 
 def _with_model(

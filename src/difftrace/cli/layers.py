@@ -11,7 +11,7 @@ from difftrace.core.baseline import load, save
 from difftrace.core.layers_file import save_layers
 from difftrace.core.probe_steps import with_probes
 from difftrace.core.text import printable
-from difftrace.reports.bisection import layers_lines, probe_lines
+from difftrace.reports.layers import layers_lines, probe_lines
 
 
 @click.command("layers")

@@ -196,9 +196,7 @@ def _repeat(first: ModuleTrace, second: ModuleTrace) -> ModuleFinding | None:
 
 def _compare(source: Source, file: str | None, golden: GoldenLayers, observed: ModuleTrace) -> Against:
     gains = error_gains(golden.trace, observed)[:_GAINS]
-    return Against(
-        source, file if source == "file" else None, golden.origin, first_difference(golden.trace, observed), gains
-    )
+    return Against(source, file, golden.origin, first_difference(golden.trace, observed), gains)
 
 
 def _bisection(

@@ -21,10 +21,13 @@ def golden_probes(
     against the golden ones first, each step scored as it was recorded.
 
     Raises:
-        BisectionError: as `golden_layers` does, or where the model decides otherwise at one of the steps, or the
-            baseline does not say how it was recorded, so that decisions cannot be compared.
+        BisectionError: as `golden_layers` does, or where the model is in another dtype, or decides otherwise at one of
+            the steps, or the baseline does not say how it was recorded, so that decisions cannot be compared.
     """
     chosen = sorted(set(steps))
+    recorded, dtype = baseline.environment.get("dtype"), str(loaded.dtype).removeprefix("torch.")
+    if recorded not in (None, dtype):
+        raise BisectionError(f"the golden run was in {recorded}, not in {dtype}; give --dtype {recorded}")
     try:
         verdict = verify_forced(loaded, baseline, steps=chosen, batch=1)
     except RunError as error:
