@@ -198,6 +198,17 @@ def test_a_probe_that_is_not_whole_is_refused_when_the_baseline_is_read(baseline
     assert str(caught.value).isprintable()
 
 
+def test_every_flipped_byte_of_a_probe_is_refused(probed: Baseline) -> None:
+    payload = probed.probes[0].payload
+    document = json.loads(dump(probed))
+    for place in range(0, len(payload), 17):
+        changed = bytearray(payload)
+        changed[place] ^= 1
+        document["probes"][0]["payload"] = base64.b64encode(changed).decode()
+        with pytest.raises(FormatError, match=r"golden.json: \$.probes\[0\].payload: the payload "):
+            parse(json.dumps(document).encode(), "golden.json")
+
+
 def test_many_probes_are_bounded_together_and_each_is_there_once(baseline: Baseline) -> None:
     one = packed(content(baseline))
     with pytest.raises(FormatError, match=r"\$.probes\[1\]: is of the same step and sequence as another"):

@@ -66,9 +66,10 @@ def finding_lines(found: Bisection) -> list[str]:
     return lines
 
 
-def probe_command(baseline: str, step: int) -> str:
+def probe_command(baseline: str, step: int, sequence: int | None = None) -> str:
     """Return the command that puts a probe of `step` into the file `baseline`."""
-    return f"difftrace layers {quote(baseline)} --step {step} --into-baseline"
+    which = "" if sequence is None else f" --sequence {sequence}"
+    return f"difftrace layers {quote(baseline)} --step {step}{which} --into-baseline"
 
 
 def place_of_probe(found: Bisection) -> str:
@@ -228,7 +229,7 @@ def _advice(found: Bisection, baseline: str) -> list[str]:
     if found.verdict == "repeatable" or (found.verdict == "no difference" and step != found.origin.step):
         return [
             "to find the module, run this where the baseline was recorded, and then bisect again:",
-            f"  {probe_command(printable(baseline), step)}",
+            f"  {probe_command(printable(baseline), step, found.origin.sequence)}",
             "or, to leave the baseline as it is, with -o layers.json instead, and bisect with --against layers.json",
         ]
     return []
