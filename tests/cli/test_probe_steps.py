@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from difftrace.core.baseline import load, save
 from difftrace.core.schemas import violation
@@ -126,6 +129,20 @@ def test_in_another_dtype_the_error_is_what_is_looked_at(difftrace: Command, pro
     assert status == 1
     assert "another environment" in out
     assert "no module stands out: the error grows nowhere more than" in out
+
+
+def test_in_another_dtype_the_part_in_which_the_error_grows_most_is_named(
+    difftrace: Command, probed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, calls = functional.scaled_dot_product_attention, itertools.count()
+
+    def third_sharper(q: Tensor, k: Tensor, v: Tensor, **more: Any) -> Tensor:
+        return attention(q * 1.2 if next(calls) % 6 == 2 else q, k, v, **more)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", third_sharper)
+    status, out, _ = difftrace("bisect", probed, "--step", STEP, "--dtype", "bfloat16")
+    assert status == 1
+    assert f"the error grows most in {TRANSFORMER}.blocks.2 (" in out
 
 
 def test_a_file_wins_over_a_probe_and_so_does_a_model(
