@@ -194,9 +194,11 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run, with the budget of the file that it takes the place of."""
-    budget = None if check.golden is None or loses_budget(check) else check.golden.budget
-    return replace(check.observation.run, budget=budget)
+    """Return what a recording writes: the run, with budget and probes of the file that it takes the place of."""
+    golden = check.golden
+    budget = None if golden is None or loses_budget(check) else golden.budget
+    probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
+    return replace(check.observation.run, budget=budget, probes=probes)
 
 
 def loses_budget(check: Check) -> bool:
@@ -212,6 +214,22 @@ def loses_budget(check: Check) -> bool:
         for run in (check.golden, check.observation.run)
     )
     return before != after
+
+
+def loses_probes(check: Check) -> bool:
+    """Return whether the file that a recording writes has probes that say nothing of the run in its place.
+
+    They are of the model on golden canvases: both must be those of the run, which also must not have failed, lest its
+    numbers be others.
+    """
+    golden, run = check.golden, check.observation.run
+    if golden is None or not golden.probes or check.source != check.target:
+        return False
+    before, after = (
+        (one.environment.get("dtype"), getattr(one.model, "weights", None), getattr(one.model, "config", None))
+        for one in (golden, run)
+    )
+    return check.verdict != "passed" or not golden.same_decisions(run) or before != after
 
 
 def owner(path: Path) -> TestId | None:

@@ -19,7 +19,7 @@ from difftrace.core.run_rules import run_to_run_finding
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, loses_budget, owner, to_record, verdict_on
+from pytest_difftrace.checks import Check, loses_budget, loses_probes, owner, to_record, verdict_on
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach
@@ -177,6 +177,8 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
             noted.remarks.append("logits not reproducible")
         if loses_budget(check):
             noted.remarks.append("budget dropped")
+        if loses_probes(check):
+            noted.remarks.append("probes dropped")
 
 
 def _obstacle(repetition: Repetition) -> str | None:

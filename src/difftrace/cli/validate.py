@@ -10,6 +10,8 @@ import click
 from difftrace.cli.baseline_files import baseline_files
 from difftrace.core.baseline import load
 from difftrace.core.errors import FormatError
+from difftrace.core.file_format import naming
+from difftrace.core.probe_steps import check_probes
 from difftrace.core.text import printable
 
 
@@ -39,7 +41,9 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
 
 def _problem(file: Path) -> str | None:
     try:
-        load(file)
+        baseline = load(file)
+        with naming(printable(str(file))):
+            check_probes(baseline)
     except FormatError as error:
         return str(error)
     return None

@@ -33,6 +33,14 @@ def identity_finding(golden: Baseline, observed: Baseline) -> Finding | None:
     )
 
 
+def changed_identity(baseline: Baseline, model: ModelIdentity | None) -> tuple[str, ...]:
+    """Return what of a model as it is stored ("weights", "config") is not what the baseline was recorded with."""
+    if baseline.model is None or model is None:
+        return ()
+    pairs = {name: (getattr(baseline.model, name), getattr(model, name)) for name in ("weights", "config")}
+    return tuple(name for name, (golden, own) in pairs.items() if golden is not None and golden != own)
+
+
 def unknown_identities(golden: Baseline, observed: Baseline) -> Iterator[str]:
     """Yield a sentence for everything that these rules could not compare."""
     sides = (("the golden", golden), ("the observed run", observed))
