@@ -136,16 +136,27 @@ def compared(check: Check, settings: Settings) -> Check:
     return judged_as(check, classify(check.golden, check.observation.run), settings)
 
 
-def judge_again(check: Check, settings: Settings) -> Check:
-    """Return `check`, which failed, after its run was repeated once, to tell whether it differs from itself.
+def needs_repeating(check: Check, settings: Settings) -> bool:
+    """Return whether the run of `check` has to be repeated before its judgement stands."""
+    found, judgement = check.classification, check.judgement
+    if found is None or judgement is None:
+        return False
+    return policies.asks_for_repetition(found, judgement, settings.fail_on)
 
-    A run that cannot be repeated, or fails when it is, leaves `check` as it is.
+
+def judge_again(check: Check, settings: Settings) -> Check:
+    """Return `check` after its run was repeated once, to tell whether it differs from itself.
+
+    A run that cannot be repeated leaves `check` as it is, and so does one of a check that failed where repeating it
+    fails.
     """
     if check.golden is None or check.observation.repeat is None:
         return check
     try:
         repeated = check.observation.repeat()
     except Exception:
+        if check.verdict == "passed":
+            raise
         # The check has failed already, and it is its own failure that is to be shown.
         return check
     return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)

@@ -89,9 +89,9 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
     if bare and found.divergence_class is None:
         return []
-    told = settings.policy != "exact" or found.divergence_class in settings.fail_on
+    told = settings.policy != "exact" or found.divergence_class in settings.fail_on or bool(found.others)
     steps = [] if check.forced is None else divergent_steps_lines(check.forced)
-    return [*steps, *reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
+    return [*steps, *reason_lines(found, check.judgement.reason if told else None)]
 
 
 def _advice(found: Classification, command: str) -> list[str]:

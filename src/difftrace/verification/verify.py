@@ -7,7 +7,7 @@ from dataclasses import replace
 from difftrace.core.classification import classify
 from difftrace.core.errors import RunError
 from difftrace.core.forced_classes import classify_forced
-from difftrace.core.policies import judge
+from difftrace.core.policies import asks_for_repetition, judge
 from difftrace.core.recording import Baseline
 from difftrace.core.verification import Asked, Verified
 from difftrace.models import LoadedModel
@@ -20,7 +20,8 @@ from difftrace.verification.runner import denoise
 def verify(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
     """Run `golden` again with `loaded` and its recorded arguments; return what differs, and whether that passes.
 
-    A rerun that does not pass is repeated, to tell whether the model differs from itself.
+    A rerun that does not pass is repeated, to tell whether the model differs from itself; so is one that differs where
+    RUN_TO_RUN is to fail.
 
     Raises:
         RunError: the baseline does not say how it was recorded, or drew random numbers that cannot be had again.
@@ -35,7 +36,7 @@ def _rerun(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
     observed = _denoised(loaded, golden, asked, 1)
     classification = classify(golden, observed)
     judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
-    if not judgement.passes:
+    if asks_for_repetition(classification, judgement, asked.fail_on):
         # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
         repeated = _denoised(loaded, golden, asked, 2)
         classification = classify(golden, observed, repeated=repeated)
