@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -14,9 +16,14 @@ from difftrace.core.text import printable
 _COMMANDS = {
     "bisect": "difftrace.cli.bisect",
     "calibrate": "difftrace.cli.calibrate",
+    "diff": "difftrace.cli.diff",
     "doctor": "difftrace.cli.doctor",
+    "info": "difftrace.cli.info",
     "layers": "difftrace.cli.layers",
+    "replay": "difftrace.cli.replay",
     "scan": "difftrace.cli.scan",
+    "show": "difftrace.cli.show",
+    "upgrade": "difftrace.cli.upgrade",
     "validate": "difftrace.cli.validate",
     "verify": "difftrace.cli.verify",
 }
@@ -48,17 +55,43 @@ def group() -> None:
     Recording is done by pytest, `pytest --difftrace-record`; so is verifying, `pytest --difftrace-verify`, which
     `difftrace verify` does without running the tests.
 
+    Completion of commands and options: `eval "$(_DIFFTRACE_COMPLETE=bash_source difftrace)"` in ~/.bashrc, with
+    zsh_source in ~/.zshrc; for fish `_DIFFTRACE_COMPLETE=fish_source difftrace | source`.
+
+    \b
+    Examples:
+      difftrace show tests/__difftrace__/test_sum/test_sum.json
+      difftrace validate tests/
+      difftrace verify tests/
+      difftrace doctor
+
     Exit status: 0 same or valid, 1 diverged or invalid, 2 could not run.
     """
 
 
 def main() -> None:
     """Run the command line; whatever goes wrong unexpectedly exits with 2 and one line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that cannot show a character shows its escape instead of nothing at all.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        group.main(prog_name="difftrace")
+        status = group.main(prog_name="difftrace", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        # Some messages hold what was typed.
+        error.message = "\n".join(map(printable, str(error.message).splitlines()))
+        error.show()
+    except click.Abort:
+        click.echo("difftrace: interrupted", err=True)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still buffered must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DiffTraceError as error:
         click.echo(f"difftrace: {printable(str(error))}", err=True)
-        sys.exit(COULD_NOT_RUN)
     except Exception as error:
         click.echo(f"difftrace: unexpected {type(error).__name__}: {printable(str(error))}", err=True)
-        sys.exit(COULD_NOT_RUN)
+    else:
+        # Help and version end with a status of their own, a command that returns has done what it was to do.
+        sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(COULD_NOT_RUN)
