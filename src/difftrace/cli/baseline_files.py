@@ -12,14 +12,14 @@ FOLDER: Final = "__difftrace__"
 
 
 def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:
-    """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them.
+    """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them, each once.
 
     `what` is done with them, for the message. Raises DiffTraceError where there are none.
     """
-    files = [file for path in paths for file in _below(path)]
+    files = {file.resolve(): file for path in reversed(paths) for file in reversed(list(_below(path)))}
     if not files:
         raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to {what}")
-    return files
+    return list(reversed(files.values()))
 
 
 def _below(path: Path) -> Iterator[Path]:

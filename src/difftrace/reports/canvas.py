@@ -15,7 +15,7 @@ from difftrace.reports.columns import character_width, clip, pad, width
 
 MASK: Final = "░"
 NOTHING: Final = "·"
-WIDEST_CELL: Final = 14
+_WIDEST_CELL: Final = 14
 _GAP: Final = "  "
 _BASE: Final = "◌"
 
@@ -60,7 +60,7 @@ def table(rows: Sequence[Row], length: int, marked: int, columns: int) -> list[s
     room = columns - indent
     cells: dict[int, list[str]] = {}
     for position in _outwards(marked, length):
-        column = [clip(row.cell(position), WIDEST_CELL) for row in rows]
+        column = [clip(row.cell(position), _WIDEST_CELL) for row in rows]
         room -= len(_GAP) + max(map(width, column))
         if room < 0:
             break

@@ -23,16 +23,19 @@ def decision_lines(baseline: Baseline, sequence: int, step: int, columns: int) -
         yield f"step {step} commits nothing"
     for event in range(first, last):
         position, token = int(trajectory.positions[event]), int(trajectory.tokens[event])
-        why = "" if evidence is None else f": {_why(baseline, evidence, event)}"
+        why = "" if evidence is None else f": {_why(baseline, evidence, event, token)}"
         yield clip(f"position {position} takes {_token(baseline, token)}{why}", columns)
     if evidence is not None:
         yield clip(_rejected(baseline, evidence, step), columns)
 
 
-def _why(baseline: Baseline, evidence: Evidence, event: int) -> str:
+def _why(baseline: Baseline, evidence: Evidence, event: int, token: int) -> str:
     margin = float(evidence.top_scores[event]) - float(evidence.runner_up_scores[event])
+    top = int(evidence.top_tokens[event])
+    other = "" if top == token else f"the best was {_token(baseline, top)}, "
     runner_up = _token(baseline, int(evidence.runner_up_tokens[event]))
-    return f"confidence {_number(evidence.confidences[event])}, {_number(margin)} above {runner_up}"
+    confidence = _number(evidence.confidences[event])
+    return f"log-confidence {confidence}, {other}{_number(margin)} above {runner_up}"
 
 
 def _rejected(baseline: Baseline, evidence: Evidence, step: int) -> str:

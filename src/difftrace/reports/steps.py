@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from difftrace.core.recording import Baseline
 from difftrace.core.trajectory import Ints, Trajectory
-from difftrace.reports.canvas import MASK, NOTHING, WIDEST_CELL, mask_token, token_text
+from difftrace.reports.canvas import MASK, NOTHING, mask_token, token_text
 from difftrace.reports.columns import clip, pad, width
 from difftrace.reports.styles import Paint, plain
 
@@ -18,6 +18,8 @@ LEGEND: Final = f"[x] committed at this step, {{x}} committed again, {MASK} mask
 _POSITION: Final = "position"
 _BEFORE: Final = "before"
 _ELIDED: Final = "⋮"
+# Few tokens are longer, and special tokens must not push everything else off the line.
+_WIDEST: Final = 10
 # A blank or a bracket on either side of a cell.
 _SLOTS: Final = 2
 
@@ -72,7 +74,7 @@ def _sheet(baseline: Baseline, trajectory: Trajectory, span: Span) -> _Sheet:
 
     def text(token: int) -> str:
         if token not in texts:
-            texts[token] = clip(token_text(token, baseline.pieces, mask), WIDEST_CELL)
+            texts[token] = clip(token_text(token, baseline.pieces, mask), _WIDEST)
         return texts[token]
 
     before = [
