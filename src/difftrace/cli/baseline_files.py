@@ -16,10 +16,12 @@ def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:
 
     `what` is done with them, for the message. Raises DiffTraceError where there are none.
     """
-    files = {file.resolve(): file for path in reversed(paths) for file in reversed(list(_below(path)))}
+    files: dict[Path, Path] = {}
+    for file in (file for path in paths for file in _below(path)):
+        files.setdefault(file.resolve(), file)
     if not files:
         raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to {what}")
-    return list(reversed(files.values()))
+    return list(files.values())
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -21,7 +22,10 @@ from difftrace.reports.bisection import layers_lines
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
 )
 @model_options
-def command(baseline: Path, step: int, sequence: int | None, output: Path, choice: ModelChoice) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the file instead of lines.")
+def command(
+    baseline: Path, step: int, sequence: int | None, output: Path, choice: ModelChoice, as_json: bool
+) -> None:
     """Write what every module is given and returns on BASELINE's canvas at a step.
 
     To be run where the baseline was recorded; `difftrace bisect --against` then finds the first module that differs
@@ -41,5 +45,16 @@ def command(baseline: Path, step: int, sequence: int | None, output: Path, choic
 
     layers = golden_layers(loaded, recorded, step, sequence)
     save_layers(output, layers)
+    if as_json:
+        written = {
+            "baseline": str(baseline),
+            "output": str(output),
+            "step": step,
+            "sequence": sequence,
+            "modules": len(layers.trace.modules),
+            "calls": len(layers.trace.calls),
+        }
+        click.echo(json.dumps({"format": "difftrace-layers-written", "version": "0.1", **written}, sort_keys=True))
+        return
     for line in layers_lines(layers, recorded, str(baseline), str(output)):
         click.echo(printable(line))

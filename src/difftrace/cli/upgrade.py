@@ -53,7 +53,8 @@ def command(paths: tuple[Path, ...], check: bool, as_json: bool) -> None:
         if new == data:
             continue
         if not check:
-            write_atomically(file, new)
+            # A link stays one.
+            write_atomically(file.resolve(), new)
         older.append(str(file))
         _say(f"{file}: {'older' if check else 'upgraded'}", as_json)
     if as_json:
