@@ -55,8 +55,11 @@ def group() -> None:
     Recording is done by pytest, `pytest --difftrace-record`; so is verifying, `pytest --difftrace-verify`, which
     `difftrace verify` does without running the tests.
 
-    Completion of commands and options: `eval "$(_DIFFTRACE_COMPLETE=bash_source difftrace)"` in ~/.bashrc, with
-    zsh_source in ~/.zshrc; for fish `_DIFFTRACE_COMPLETE=fish_source difftrace | source`.
+    \b
+    Completion, in ~/.bashrc, ~/.zshrc or config.fish:
+      eval "$(_DIFFTRACE_COMPLETE=bash_source difftrace)"
+      eval "$(_DIFFTRACE_COMPLETE=zsh_source difftrace)"
+      _DIFFTRACE_COMPLETE=fish_source difftrace | source
 
     \b
     Examples:
@@ -69,6 +72,16 @@ def group() -> None:
     """
 
 
+def _show(error: click.ClickException) -> None:
+    """Print a usage error; its message may hold what was typed, or be the help of a command."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    lines = [printable(line) for line in error.format_message().splitlines()]
+    if context is not None and error.message != context.get_help():
+        lines = [context.get_usage(), f"Try '{context.command_path} --help' for help.", "", *lines]
+        lines[3] = f"Error: {lines[3]}"
+    click.echo("\n".join(lines), err=True)
+
+
 def main() -> None:
     """Run the command line; whatever goes wrong unexpectedly exits with 2 and one line."""
     for stream in (sys.stdout, sys.stderr):
@@ -79,9 +92,7 @@ def main() -> None:
         status = group.main(prog_name="difftrace", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        # Some messages hold what was typed.
-        error.message = "\n".join(map(printable, str(error.message).splitlines()))
-        error.show()
+        _show(error)
     except click.Abort:
         click.echo("difftrace: interrupted", err=True)
     except BrokenPipeError:

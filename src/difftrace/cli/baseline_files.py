@@ -12,9 +12,9 @@ FOLDER: Final = "__difftrace__"
 
 
 def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:
-    """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them, each once.
+    """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them.
 
-    `what` is done with them, for the message. Raises DiffTraceError where there are none.
+    Each comes once. `what` is done with them, for the message. Raises DiffTraceError where there are none.
     """
     files: dict[Path, Path] = {}
     for file in (file for path in paths for file in _below(path)):

@@ -34,10 +34,10 @@ def command(golden: Path, observed: Path, sequence: int | None, as_json: bool) -
 
     Exit status: 0 the same, 1 different, 2 could not run.
     """
-    sides = [load(path) for path in (golden, observed)]
-    for side in sides:
+    one, other = load(golden), load(observed)
+    for side in (one, other):
         chosen_sequences(side, sequence)
-    found, paths = difference(*sides, sequence), (str(golden), str(observed))
+    found, paths = difference(one, other, sequence), (str(golden), str(observed))
     if as_json:
         click.echo(json.dumps(difference_document(found, paths), sort_keys=True, allow_nan=False))
     else:

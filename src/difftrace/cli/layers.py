@@ -23,9 +23,7 @@ from difftrace.reports.bisection import layers_lines
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the file instead of lines.")
-def command(
-    baseline: Path, step: int, sequence: int | None, output: Path, choice: ModelChoice, as_json: bool
-) -> None:
+def command(baseline: Path, step: int, sequence: int | None, output: Path, choice: ModelChoice, as_json: bool) -> None:
     """Write what every module is given and returns on BASELINE's canvas at a step.
 
     To be run where the baseline was recorded; `difftrace bisect --against` then finds the first module that differs

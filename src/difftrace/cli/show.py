@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,7 @@ def command(
         document: dict[str, Any] = show_document(recorded, str(baseline), sequences=chosen, span=span)
         click.echo(json.dumps(document, sort_keys=True, allow_nan=False))
         return
-    lines = show_lines(
-        recorded, str(baseline), sequences=chosen, span=span, columns=width or columns(), paint=paint()
-    )
+    lines = show_lines(recorded, str(baseline), sequences=chosen, span=span, columns=width or columns(), paint=paint())
     print_lines(list(lines))
 
 
@@ -110,4 +109,4 @@ def _print_for_git(path: Path) -> None:
     data, _ = read_file(path, MAX_BASELINE_BYTES)
     # The same bytes in every locale.
     text = "".join(f"{line}\n" for line in textconv_lines(data))
-    click.get_binary_stream("stdout").write(text.encode("utf-8"))
+    sys.stdout.buffer.write(text.encode("utf-8"))

@@ -89,7 +89,8 @@ def _problems(data: bytes) -> list[str]:
         document = _document(data)
     except FormatError as error:
         return [str(error)]
-    return violations("baseline", document, _MOST_PROBLEMS) or list(islice(_problems_of_content(document), _MOST_PROBLEMS))
+    of_schema = violations("baseline", document, _MOST_PROBLEMS)
+    return of_schema or list(islice(_problems_of_content(document), _MOST_PROBLEMS))
 
 
 def _problems_of_content(document: dict[str, Any]) -> Iterator[str]:

@@ -22,9 +22,9 @@ def torch_build() -> dict[str, Any]:
         "hip": torch.version.hip,
         "debug": torch.version.debug,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cudnn_built": torch.backends.cudnn.is_available(),
-        "mkl": torch.backends.mkl.is_available(),
-        "mkldnn": torch.backends.mkldnn.is_available(),
+        "cudnn_built": torch.backends.cudnn.is_available(),  # type: ignore[no-untyped-call]
+        "mkl": torch.backends.mkl.is_available(),  # type: ignore[no-untyped-call]
+        "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
         "libraries": torch_libraries(config),

@@ -23,10 +23,9 @@ def canvas_text(baseline: Baseline, sequence: int, canvas: Ints) -> str:
     """
     trajectory = baseline.sequences[sequence].trajectory
     mask = mask_token(baseline, trajectory)
-    pieces = []
-    for token in canvas[trajectory.padding :].tolist():
-        pieces.append(MASK if token == mask else baseline.pieces.get(token, f"⟨{token}⟩"))
-    return printable("".join(pieces))
+    tokens = canvas[trajectory.padding :].tolist()
+    text = "".join(MASK if token == mask else baseline.pieces.get(token, f"⟨{token}⟩") for token in tokens)
+    return printable(text)
 
 
 def canvas_at(trajectory: Trajectory, sequence: int, step: int | None) -> tuple[int, Ints]:
