@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 import click
 
@@ -32,6 +35,19 @@ _COMMANDS = {
 COULD_NOT_RUN = 2
 
 
+class ReaderGoneError(Exception):
+    """Whatever read the output has closed it."""
+
+
+@contextlib.contextmanager
+def _reader_may_go() -> Iterator[None]:
+    # click ends a program whose pipe is closed with 1, which here means that something differs.
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
 class LazyGroup(click.Group):
     """A group that imports the module of a command only when that command is asked for."""
 
@@ -45,6 +61,18 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(_COMMANDS[cmd_name]).command
         return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line; help and version are printed here."""
+        with _reader_may_go():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _reader_may_go():
+            return super().invoke(ctx)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,13 +118,14 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = group.main(prog_name="difftrace", standalone_mode=False)
-        sys.stdout.flush()
+        with _reader_may_go():
+            sys.stdout.flush()
     except click.ClickException as error:
         _show(error)
     except click.Abort:
         click.echo("difftrace: interrupted", err=True)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough. What is still buffered must not fail once more at exit.
+    except ReaderGoneError:
+        # It has seen enough, so nothing is said. What is still buffered must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DiffTraceError as error:
         click.echo(f"difftrace: {printable(str(error))}", err=True)

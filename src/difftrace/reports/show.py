@@ -7,6 +7,7 @@ from typing import Any
 
 from difftrace.core.recording import Baseline
 from difftrace.core.trajectory import Trajectory
+from difftrace.reports.columns import wrapped
 from difftrace.reports.decided import decision_lines
 from difftrace.reports.header import header_lines, sequence_lines
 from difftrace.reports.steps import LEGEND, Span, canvas_lines
@@ -32,7 +33,7 @@ def show_lines(
     first, *rest = header_lines(baseline, path, columns)
     yield paint(first, "title")
     yield from rest
-    yield f"{'legend':<10}{LEGEND}"
+    yield from wrapped(f"legend: {LEGEND}", "", columns)
     for index in sequences:
         record = baseline.sequences[index]
         yield ""
@@ -42,7 +43,7 @@ def show_lines(
         yield ""
         shown = covered(record.trajectory, span)
         if shown.first >= shown.last:
-            yield "no step of it was asked for" if span is not None else "it has no steps"
+            yield "it has no step of those asked for" if span is not None else "it has no steps"
             continue
         yield from canvas_lines(baseline, index, shown, columns, paint)
         if span is not None and shown.last - shown.first == 1:
