@@ -65,9 +65,7 @@ def test_lines_fit_the_width_asked_for(difftrace: Command, columns: int) -> None
     assert max(width(line) for line in out.splitlines()[1:]) <= columns
 
 
-def test_the_terminals_width_is_taken_where_none_is_given(
-    difftrace: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_terminals_width_is_taken_where_none_is_given(difftrace: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     narrow = difftrace("show", BASELINE)[1]
     assert narrow == difftrace("show", BASELINE, "--width", 60)[1]
@@ -114,9 +112,7 @@ def test_a_sequence_that_ended_before_says_so(difftrace: Command, uneven: Path) 
         (("--width", 3), "Invalid value"),
     ],
 )
-def test_what_cannot_be_shown_is_a_usage_error(
-    difftrace: Command, arguments: tuple[object, ...], message: str
-) -> None:
+def test_what_cannot_be_shown_is_a_usage_error(difftrace: Command, arguments: tuple[object, ...], message: str) -> None:
     status, out, err = difftrace("show", BASELINE, *arguments)
     assert (status, out) == (2, "")
     assert message in err

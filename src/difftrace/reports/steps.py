@@ -63,7 +63,7 @@ def canvas_lines(baseline: Baseline, sequence: int, span: Span, columns: int, pa
             continue
         yield from _unchanged(sheet, still, columns, paint)
         still = []
-        yield from _window(sheet, window, indent, paint)
+        yield from _window(sheet, window, indent, columns, paint)
         yield ""
     yield from _unchanged(sheet, still, columns, paint)
 
@@ -116,28 +116,28 @@ def _unchanged(sheet: _Sheet, positions: list[int], columns: int, paint: Paint) 
         yield ""
 
 
-def _window(sheet: _Sheet, window: range, indent: int, paint: Paint) -> Iterator[str]:
+def _window(sheet: _Sheet, window: range, indent: int, columns: int, paint: Paint) -> Iterator[str]:
     cells = {position: sheet.before[position] for position in window}
     yield paint(_row(_POSITION, indent, window, {p: str(p) for p in window}, {}, sheet.widths, plain), "dim")
     yield _row(_BEFORE, indent, window, cells, {}, sheet.widths, paint)
     own = sorted(commit for position in window for commit in sheet.commits.get(position, ()))
     following = sheet.span.first
     for step, commits in groupby(own, key=lambda commit: commit.step):
-        yield from _elision(following, step, indent, paint)
+        yield from _elision(following, step, indent, columns, paint)
         marks = {}
         for commit in commits:
             cells[commit.position] = commit.text
             marks[commit.position] = "{}" if commit.again else "[]"
         yield _row(str(step), indent, window, cells, marks, sheet.widths, paint)
         following = step + 1
-    yield from _elision(following, sheet.span.last, indent, paint)
+    yield from _elision(following, sheet.span.last, indent, columns, paint)
 
 
-def _elision(first: int, last: int, indent: int, paint: Paint) -> Iterator[str]:
+def _elision(first: int, last: int, indent: int, columns: int, paint: Paint) -> Iterator[str]:
     """Yield a line for the steps from `first` to `last` - 1, if there are any."""
     if first < last:
-        which = f"step {first} commits" if last - first == 1 else f"steps {first}-{last - 1} commit"
-        yield paint(f"{pad(_ELIDED, indent)} {which} nothing here", "dim")
+        which = f"{first} commits" if last - first == 1 else f"{first}-{last - 1} commit"
+        yield paint(clip(f"{pad(_ELIDED, indent)} {which} nothing here", columns), "dim")
 
 
 def _row(
