@@ -133,7 +133,7 @@ def test_an_interrupt_exits_with_2_because_1_means_a_difference(
 
 
 def test_what_was_typed_is_defused_in_usage_errors(difftrace: Command) -> None:
-    for arguments in (("show", "x\x1b[31m\n::error::"), ("::error::\x1b[31m",), ("show", "--\x1b[31m")):
+    for arguments in (("show", "x\x1b[31m\n::error::"), ("error\n::error::\x1b[31m",), ("show", "--\x1b[31m")):
         status, _, err = difftrace(*arguments)
         assert status == 2
         assert "\x1b" not in err

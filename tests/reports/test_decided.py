@@ -25,7 +25,7 @@ def golden() -> Baseline:
         runner_up_tokens=[6, 6, 5],
         runner_up_scores=[1.0, 1.5, np.nan],
         confidences=[-0.1, -0.2, np.nan],
-        candidates=[4, 2, 2],
+        candidates=[4, 0, 1],
         rejected_positions=[[0, 3, *[-1] * (REJECTED - 2)], *[[-1] * REJECTED] * 2],
         rejected_tokens=[[5, 6, *[-1] * (REJECTED - 2)], *[[-1] * REJECTED] * 2],
         rejected_confidences=[[-0.2, -0.5, *[np.nan] * (REJECTED - 2)], *[[np.nan] * REJECTED] * 2],
@@ -50,14 +50,14 @@ def test_tokens_come_with_confidence_margin_and_runner_up(golden: Baseline) -> N
 def test_what_is_not_known_is_not_made_up(golden: Baseline) -> None:
     assert list(decision_lines(golden, 0, 2, 100)) == [
         "position 3 takes 7 '\\x1b': log-confidence unknown, unknown above 5 'a'",
-        "2 candidates; next in line: none",
+        "1 candidate; next in line: none",
     ]
     bare = replace(golden, sequences=(replace(golden.sequences[0], evidence=None),))
     assert list(decision_lines(bare, 0, 2, 100)) == ["position 3 takes 7 '\\x1b'"]
 
 
 def test_a_step_may_commit_nothing(golden: Baseline) -> None:
-    assert list(decision_lines(golden, 0, 1, 100))[0] == "step 1 commits nothing"
+    assert next(decision_lines(golden, 0, 1, 100)) == "step 1 commits nothing"
 
 
 def test_lines_fit(golden: Baseline) -> None:

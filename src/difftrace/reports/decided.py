@@ -48,7 +48,7 @@ def _rejected(baseline: Baseline, evidence: Evidence, step: int) -> str:
     )
     listed = [f"{p} {_token(baseline, token)} {_number(value)}" for p, token, value in rows if p >= 0]
     tied = f", {ties} of them tied with the last one chosen" if ties else ""
-    return f"{candidates} candidates{tied}; next in line: {', '.join(listed) or 'none'}"
+    return f"{candidates} candidate{'' if candidates == 1 else 's'}{tied}; next in line: {', '.join(listed) or 'none'}"
 
 
 def _token(baseline: Baseline, token: int) -> str:
