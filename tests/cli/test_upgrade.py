@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ def test_older_versions_are_rewritten_once(difftrace: Command, tests: Path) -> N
     assert out.splitlines()[-1] == "2 checked, 1 upgraded to 0.2, 0 invalid"
     after = contents(tests)
     changed = {name for name in before if before[name] != after[name]}
-    assert (changed, set(after)) == ({os.path.join("__difftrace__", "test_sum", "old.json")}, set(before))  # noqa: PTH118
+    assert (changed, set(after)) == ({str(Path("__difftrace__/test_sum/old.json"))}, set(before))
     path = tests / "__difftrace__/test_sum/old.json"
     assert load(path) == golden
     # Every field but the version is as it was.
