@@ -3,7 +3,8 @@
     python benchmarks/show.py [--pairs N] [--json FILE]
 
 Times the command on a small baseline and on one of 512 positions and 512 steps, in interleaved pairs with the least
-that a command here needs: an interpreter that imports click, numpy and zstandard. Exit status 1 if the target is missed.
+that a command here needs: an interpreter that imports click, numpy and zstandard. Exit status 1 if the target is
+missed.
 """
 
 from __future__ import annotations
