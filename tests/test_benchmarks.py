@@ -85,6 +85,33 @@ def test_the_store_is_measured(tmp_path: Path) -> None:
     assert str(tmp_path) not in file.read_text()
 
 
+def test_validating_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "validate.json"
+    command = [sys.executable, str(BENCHMARKS / "validate.py"), "--baselines", "3", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--gen-length", "8", "--steps", "8", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The target scales with the number of baselines, starting the interpreter does not.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    targets = {figure["name"]: figure["at_most"] for figure in document["figures"]}
+    assert targets["difftrace validate, 3 baselines"] == pytest.approx(0.015)
+
+
+def test_showing_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "show.json"
+    command = [sys.executable, str(BENCHMARKS / "show.py"), "--pairs", "1", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert {figure["at_most"] for figure in document["figures"]} == {350.0, None}
+
+
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
     small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]

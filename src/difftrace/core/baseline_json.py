@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -26,12 +28,14 @@ from difftrace.core.recording import (
     SequenceRecord,
     TestId,
 )
-from difftrace.core.schemas import violation
+from difftrace.core.schemas import violation, violations
 from difftrace.core.trajectory import Trajectory
 
 FORMAT: Final = "difftrace-baseline"
 VERSION: Final = (0, 3)
 READABLE: Final = ((0, 1), (0, 2), VERSION)
+
+_MOST_PROBLEMS: Final = 20
 
 Decoded = TypeVar("Decoded")
 
@@ -72,11 +76,52 @@ def parse(data: bytes, source: str) -> Baseline:
         return _baseline(data)
 
 
-def _baseline(data: bytes) -> Baseline:
+def problems(data: bytes, source: str) -> list[str]:
+    """Return a line for everything that is wrong with the file: nothing exactly where `parse` returns a baseline.
+
+    What breaks the schema is listed alone, up to `_MOST_PROBLEMS`, for what a field should mean is not known then.
+    """
+    try:
+        parse(data, source)
+    except FormatError as error:
+        return [f"{source}: {problem}" for problem in _problems(data)] or [str(error)]
+    return []
+
+
+def _problems(data: bytes) -> list[str]:
+    try:
+        document = _document(data)
+    except FormatError as error:
+        return [str(error)]
+    of_schema = violations("baseline", document, _MOST_PROBLEMS)
+    return of_schema or list(islice(_problems_of_content(document), _MOST_PROBLEMS))
+
+
+def _problems_of_content(document: dict[str, Any]) -> Iterator[str]:
+    model, sequences = document["model"], document["sequences"]
+    vocab_size = None if model is None else model["vocab_size"]
+    checks: list[Callable[[], object]] = [partial(_pieces, document["pieces"], vocab_size)]
+    if model is not None:
+        checks.append(partial(_model, model))
+    if _announced_in_all(sequences) <= MAX_BASELINE_NUMBERS:
+        checks += [partial(_sequence, one, f"$.sequences[{i}]", vocab_size) for i, one in enumerate(sequences)]
+    for check in checks:
+        try:
+            check()
+        except FormatError as error:
+            yield str(error)
+
+
+def _document(data: bytes) -> Any:
     if len(data) > MAX_BASELINE_BYTES:
         raise FormatError(f"is larger than the limit of {MAX_BASELINE_BYTES} bytes for a baseline")
     document = strict_json.loads(data)
     check_format(document, FORMAT, READABLE, "baseline")
+    return document
+
+
+def _baseline(data: bytes) -> Baseline:
+    document = _document(data)
     problem = violation("baseline", document)
     if problem is not None:
         raise FormatError(problem)
@@ -155,12 +200,16 @@ def _sizes(trajectory: Trajectory) -> dict[str, int]:
 def _sequences(documents: list[dict[str, Any]], vocab_size: int | None) -> tuple[SequenceRecord, ...]:
     # A few bytes may stand for a constant column of a million: what many of them expand to is bounded before
     # any is.
-    announced = sum(_announced(document) for document in documents)
+    announced = _announced_in_all(documents)
     if announced > MAX_BASELINE_NUMBERS:
         raise FormatError(
             f"$.sequences: they announce {announced} numbers, more than the limit of {MAX_BASELINE_NUMBERS}"
         )
     return tuple(_sequence(document, f"$.sequences[{index}]", vocab_size) for index, document in enumerate(documents))
+
+
+def _announced_in_all(documents: list[dict[str, Any]]) -> int:
+    return sum(map(_announced, documents))
 
 
 def _announced(document: dict[str, Any]) -> int:

@@ -35,6 +35,10 @@ class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
 
 
+class ReplayError(DiffTraceError, ValueError):
+    """A step was asked for that the run does not have."""
+
+
 class ProbeError(DiffTraceError):
     """A probe could not be run; whatever it was to find stays unknown."""
 
