@@ -57,7 +57,7 @@ def _denoise(
                 noisy = logits.double().exp() / (-torch.rand_like(logits, dtype=torch.float64).log()) ** temperature
             tokens = noisy.argmax(-1)
             if confidence_eos_eot_inf:
-                logits[..., [config.eos_token_id, config.eot_token_id]] = -torch.inf
+                logits[..., [i for i in (config.eos_token_id, config.eot_token_id) if i is not None]] = -torch.inf
             if remasking == "random":
                 confidence = torch.rand(tokens.shape)
             else:
