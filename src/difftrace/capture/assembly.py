@@ -154,7 +154,9 @@ def _row(
     events = events_between(canvases)
     if not reading.rewrites:
         refuse_rewrites(events, reading.mask_id, row)
-    open_ends = ~covered & (not run.ended)
+    # A prompt that still is what it was is none of the loop's doing.
+    given = (np.arange(covered.size) < end) & (canvases[0] == canvases[-1])
+    open_ends = ~covered & ~given & (not run.ended)
     if not reading.rewrites and reading.mask_id is not None:
         # What is committed stays, so only masks can have changed unseen.
         open_ends &= canvases[-1] == reading.mask_id
@@ -246,7 +248,7 @@ def _notes(rows: Sequence[_Row], reading: Reading, output: Any) -> tuple[str, ..
                 f"row {row}: {one.unscored} commits at positions that the model was not asked about at their step"
             )
         if reading.mask_id is not None:
-            left = int((one.canvases[-1] == reading.mask_id).sum()) - len(one.unverified)
-            if left > 0 and not reading.adapter.grows:
-                notes.append(f"row {row}: {left} positions still hold the mask in the end")
+            left = set(np.flatnonzero(one.canvases[-1] == reading.mask_id).tolist()).difference(one.unverified)
+            if left and not reading.adapter.grows:
+                notes.append(f"row {row}: {len(left)} positions still hold the mask in the end")
     return tuple(notes)
