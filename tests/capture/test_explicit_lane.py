@@ -52,7 +52,9 @@ def test_a_change_between_told_steps_is_named(scorer: Any, canvas: Canvas) -> No
     with difftrace.record(scorer, engine="steps") as rec:
         rec.step(canvas("1__"), canvas("12_"))
         rec.step(canvas("124"), canvas("125"))
-    with pytest.raises(CaptureError, match="call 1 of rec.step, row 0: position 2 held 9 after the step before, and 4"):
+    with pytest.raises(
+        CaptureError, match=r"call 1 of rec\.step, row 0: position 2 held 9 after the step before, and 4"
+    ):
         rec.trajectories()
 
 

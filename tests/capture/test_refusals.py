@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,13 @@ Canvas = Callable[..., Tensor]
 
 def test_a_loop_that_raises_leaves_nothing(scorer: Any, canvas: Canvas) -> None:
     rec = difftrace.record(scorer)
-    with pytest.raises(ZeroDivisionError), rec:
+
+    def loop() -> None:
         scorer(canvas("1_"))
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), rec:
+        loop()
     assert "forward" not in vars(scorer)
     with pytest.raises(CaptureError, match="the recording failed: the loop raised ZeroDivisionError"):
         rec.trajectories(canvas("12"))
@@ -47,12 +52,15 @@ def test_a_model_called_from_two_threads_is_named(scorer: Any, canvas: Canvas) -
         except CaptureError as error:
             errors.append(error)
 
-    rec = difftrace.record(scorer)
-    with pytest.raises(CaptureError, match="Scorer was called from two threads"), rec:
+    def loop() -> None:
         scorer(canvas("1_"))
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
+
+    rec = difftrace.record(scorer)
+    with pytest.raises(CaptureError, match="Scorer was called from two threads"), rec:
+        loop()
     assert "Scorer was called from two threads" in str(errors[0])
     with pytest.raises(CaptureError, match="the recording failed: Scorer was called from two threads"):
         rec.trajectories()
@@ -68,9 +76,9 @@ def test_a_loop_in_one_other_thread_is_recorded(scorer: Any, canvas: Canvas) -> 
 
 
 def test_embeddings_instead_of_ids_are_refused_by_name(scorer: Any) -> None:
-    with pytest.raises(CaptureError, match=r"embeddings \(inputs_embeds\) instead of token ids"):
-        with difftrace.record(scorer):
-            scorer(inputs_embeds=torch.zeros(1, 2, 10))
+    refused = pytest.raises(CaptureError, match=r"embeddings \(inputs_embeds\) instead of token ids")
+    with refused, difftrace.record(scorer):
+        scorer(inputs_embeds=torch.zeros(1, 2, 10))
     assert "forward" not in vars(scorer)
 
 
@@ -100,9 +108,12 @@ def test_compiled_models_are_refused_by_name(scorer: Any) -> None:
 
 
 def test_a_model_compiled_while_it_is_recorded_is_refused(scorer: Any, canvas: Canvas) -> None:
-    with pytest.raises(CaptureError, match="was compiled while it was recorded"), difftrace.record(scorer):
+    def loop() -> None:
         scorer(canvas("1_"))
         scorer._compiled_call_impl = lambda *args: None
+
+    with pytest.raises(CaptureError, match="was compiled while it was recorded"), difftrace.record(scorer):
+        loop()
     assert "forward" not in vars(scorer)
 
 
@@ -128,5 +139,20 @@ def test_asking_too_early_or_recording_twice_says_so(scorer: Any, canvas: Canvas
 
 
 def test_an_unknown_engine_lists_those_there_are(scorer: Any) -> None:
-    with pytest.raises(CaptureError, match="there is no engine 'lada': it must be auto, .*generic.*llada.*steps"):
+    with pytest.raises(CaptureError, match=r"there is no engine 'lada': it must be auto, .*generic.*llada.*steps"):
         difftrace.record(scorer, engine="lada")
+
+
+class OptimizeContext:
+    """What the compiler calls the code that it made through."""
+
+    def call(self, loop: Callable[[], object]) -> object:
+        return loop()
+
+
+def test_a_loop_in_compiled_code_is_refused_by_name(scorer: Any, canvas: Canvas) -> None:
+    # Compiling for real imports the compiler, which takes seconds.
+    call = types.FunctionType(OptimizeContext.call.__code__, {"__name__": "torch._dynamo.eval_frame"})
+    with pytest.raises(CaptureError, match="Scorer is called from compiled code"), difftrace.record(scorer):
+        call(OptimizeContext(), lambda: scorer(canvas("1_")))
+    assert "forward" not in vars(scorer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from difftrace.capture.callers import file_of_loop, is_compiled
 from difftrace.core.errors import CaptureError
 
 if TYPE_CHECKING:
     from difftrace.capture.adapter import Look
 
 Tokens = npt.NDArray[np.int64]
-
-# What stands between a loop and the call of its model. The first frame that is none of these is the loop's.
-_BETWEEN = ("torch", "accelerate", "difftrace.capture", "functools", "contextlib")
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,12 @@ class Tape:
         """Take a call that the model has answered; `look` is a copy."""
         if not self._calls:
             self._mask, self._prompt = look.attention_mask, look.prompt
-            self.caller = _file_of_loop()
+            if is_compiled():
+                raise CaptureError(
+                    f"{self.name} is called from compiled code (torch.compile), which runs uncompiled while it is "
+                    "recorded and might decide otherwise: record the loop as it was before it was compiled"
+                )
+            self.caller = file_of_loop()
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
 
     def add_step(self, before: Any, after: Any, row: int | None) -> None:
@@ -180,16 +182,3 @@ def _to_host(tensors: Sequence[Tensor]) -> list[Tokens]:
         for index, part in zip(indices, np.split(flat, ends), strict=True):
             arrays[index] = part.reshape(tuple(tensors[index].shape))
     return [arrays[index] for index in range(len(tensors))]
-
-
-def _file_of_loop() -> Path | None:
-    """Return the file of the code that called the model."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if not any(module == name or module.startswith(f"{name}.") for name in _BETWEEN):
-            return Path(frame.f_code.co_filename)
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return None
