@@ -53,8 +53,8 @@ class DreamModel(TinyDenoiser):
     ) -> DreamModelOutput | Tensor:
         """Fill `max_new_tokens` masks behind left-padded `inputs` [B, P].
 
-        `alg` is `origin`, `entropy` or `maskgit_plus`. With `origin` every mask is put down with the same probability, whatever the model says, so that a step may
-        put down nothing.
+        `alg` is `origin`, `entropy` or `maskgit_plus`. With `origin` every mask is put down with the same probability,
+        whatever the model says, so that a step may put down nothing.
         """
         canvas = functional.pad(inputs, (0, max_new_tokens), value=MASK)
         self.truth.begin(canvas)

@@ -16,10 +16,6 @@ from loops.model import EOS, MASK, TinyDenoiser
 from loops.truth import Truth
 
 
-class StoppedMidwayError(Exception):
-    """What `on_step` may raise: a loop that fails between two forwards."""
-
-
 @torch.no_grad()
 def generate(
     model: TinyDenoiser,
@@ -39,7 +35,7 @@ def generate(
     """Return the canvas [B, P + gen_length].
 
     `embed` passes `inputs_embeds` instead of ids, which nobody can record ids from. `on_step` is called after every
-    step with its number.
+    step with its number, and may raise.
     """
     length = prompt.shape[1]
     masks = torch.full((len(prompt), gen_length), MASK, dtype=torch.long, device=prompt.device)
