@@ -21,7 +21,7 @@ from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.recording import Baseline, TestId
-from difftrace.core.run import Run
+from difftrace.core.run import HoldsRun, Run
 from difftrace.core.trajectory import Trajectory
 from pytest_difftrace.locations import baseline_path, test_id
 from pytest_difftrace.options import Settings
@@ -241,13 +241,16 @@ def _repeated(repeat: Callable[[], Run], test: TestId, platform_key: str | None)
 def _as_run(value: object) -> Run:
     if isinstance(value, Run):
         return value
+    if isinstance(value, HoldsRun):
+        return value.as_run()
     if isinstance(value, Trajectory):
         return Run((value,))
     if isinstance(value, Sequence) and value and all(isinstance(one, Trajectory) for one in value):
         return Run(tuple(value))
     what = f"an empty {type(value).__name__}" if value in ([], ()) else f"a {type(value).__name__}"
     raise TypeError(
-        f"difftrace.check takes a run of llada.generate, a difftrace.Trajectory or a sequence of them, not {what}"
+        f"difftrace.check takes a run of llada.generate or difftrace.record, a difftrace.Trajectory or a sequence of "
+        f"them, not {what}"
     )
 
 

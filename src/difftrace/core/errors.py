@@ -85,3 +85,7 @@ class NotStoredError(StoreError, LookupError):
 
 class BusyError(StoreError):
     """Another process or thread kept the store locked for longer than this one was to wait; trying again may help."""
+
+
+class CaptureError(DiffTraceError):
+    """A loop written elsewhere cannot be recorded as it is, or contradicts what was recorded of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from difftrace.core.errors import RunError
 from difftrace.core.evidence import Evidence
@@ -18,6 +18,15 @@ from difftrace.core.recording import (
     TestId,
 )
 from difftrace.core.trajectory import Trajectory
+
+
+@runtime_checkable
+class HoldsRun(Protocol):
+    """What can be asked for the run that it holds, such as a recorder that is done."""
+
+    def as_run(self) -> Run:
+        """Return the run."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""What a recording gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from difftrace.core.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The trajectories of a batch, and what is not known of them.
+
+    Attributes:
+        trajectories: one for each row.
+        unverified: for each row the positions whose final token is the last one seen, not one the engine returned: the
+            last step may have committed there what nobody saw.
+        prompt_end: canvas position behind the prompt.
+        notes: what a reader of the trajectories should know, a sentence each.
+    """
+
+    trajectories: tuple[Trajectory, ...]
+    unverified: tuple[tuple[int, ...], ...]
+    prompt_end: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether every position's final token is what the engine returned."""
+        return not any(self.unverified)
