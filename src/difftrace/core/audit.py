@@ -42,8 +42,8 @@ class Selection:
         rows: rows that were selected from, each for itself.
         size: elements of a row.
         chosen: how many of them were taken; for a sort, all.
-        tied: elements, over all rows, that equal the last one taken and were not; for a sort, that equal their neighbour
-            in the order. Elements that were set to minus infinity, or the lowest number, are ruled out and never tied.
+        tied: elements, over all rows, that equal the last one taken and were not; for a sort, that equal their
+            neighbour in the order. What was set to minus infinity, or the lowest number, is ruled out and never tied.
         settled: whether torch documents which of equal elements is taken (the first).
         dtype: of the numbers, "bfloat16".
         device: kind of device, "cpu" or "cuda".
@@ -66,7 +66,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything a loop drew and selected, in order; `host` names generators of the process that were drawn from, too."""
+    """Everything a loop drew and selected, in order.
+
+    `host` names generators of the process, `random.random` or `numpy.random`, that were drawn from, too.
+    """
 
     draws: tuple[Draw, ...] = ()
     selections: tuple[Selection, ...] = ()
