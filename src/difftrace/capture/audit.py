@@ -7,9 +7,11 @@ is a mode for what torch dispatches, as the scan of models uses, with the same t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from difftrace.capture.selections import boundary_of
+from difftrace.capture.selections import boundary_of, can_select
 from difftrace.core.audit import Audit, Draw, Selection
 from difftrace.determinism.call_site import in_a_forward, place, public_function, stack_within
 from difftrace.determinism.generators import host_states
@@ -51,7 +53,7 @@ class Auditor:
     def __init__(self, forwards: Callable[[], int]) -> None:
         """Number steps by `forwards`."""
         self._forwards = forwards
-        self._mode = _Seen(self._note)
+        self._mode = _uncompiled()(self._note)
         self._stack = ExitStack()
         self._draws: list[Draw] = []
         self._selections: list[_Pending] = []
@@ -146,8 +148,23 @@ class _Seen(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
-        self._note(func, call_of(func, args, kwargs), result)
+        if _concerns(func):
+            self._note(func, call_of(func, args, kwargs), result)
         return result
+
+
+def _uncompiled() -> type[_Seen]:
+    """Return the mode in a form that the compiler, where it is loaded, does not try to compile along with the loop."""
+    compiler = sys.modules.get("torch._dynamo")
+    if compiler is None:
+        return _Seen
+    return type(_Seen.__name__, (_Seen,), {"__torch_dispatch__": compiler.disable(_Seen.__torch_dispatch__)})
+
+
+@lru_cache(maxsize=1024)
+def _concerns(func: OpOverload[..., Any]) -> bool:
+    """Whether some calls of an operation draw or select: few of the many that a forward makes."""
+    return can_select(operation_name(func)) or any(row.kind == "random" for row in rows_of(func) or ())
 
 
 def _of_the_loop(stack: list[FrameType]) -> list[FrameType] | None:

@@ -44,6 +44,11 @@ def boundary_of(name: str, call: Call, result: Any) -> Boundary | None:
     return reader(call, result)
 
 
+def can_select(name: str) -> bool:
+    """Whether some calls of the operation `name` select."""
+    return name in _READERS
+
+
 def _of_topk(call: Call, result: Any) -> Boundary | None:
     scores, dim, values = call.arguments["self"], call.arguments["dim"], result[0]
     if scores.dim() == 0 or values.numel() == 0:
