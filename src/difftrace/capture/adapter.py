@@ -83,6 +83,8 @@ class Adapter(Protocol):
         grows: whether a position is no part of the canvas before some call shows it, so that its first token is a
             commit; else it held the mask until then.
         shift: 0 where row p of the logits scores position p, 1 where it scores position p + 1.
+        by_probability: whether the loop, unless it draws random numbers, commits the masks whose best tokens have the
+            highest softmax probability. Evidence says what it chose among where every step agrees with that.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Adapter(Protocol):
     rewrites: bool
     grows: bool
     shift: int
+    by_probability: bool
 
     def matches(self, target: Any) -> bool:
         """Say whether `target` is this engine's, for engine="auto"; imports nothing and never raises."""
@@ -112,6 +115,10 @@ class Adapter(Protocol):
 
         Runs before the call, inside the loop: it must not wait for the device.
         """
+        ...
+
+    def logits(self, answer: Any) -> Any:
+        """Return the logits [R, W, V] in what the model answered, anything else where it has none; as `look`."""
         ...
 
     def decides(self, forwards: Sequence[Forward], mask_id: int | None) -> Sequence[bool]:
@@ -143,6 +150,7 @@ class LoopAdapter:
     rewrites = True
     grows = False
     shift = 0
+    by_probability = False
 
     def matches(self, target: Any) -> bool:
         """Anything can be tried."""
@@ -159,7 +167,7 @@ class LoopAdapter:
 
     def attach(self, target: Any, tape: Tape) -> AbstractContextManager[None]:
         """Wrap the instance's `forward`."""
-        return wrapped(target, tape, self.look)
+        return wrapped(target, tape, self.look, self.logits)
 
     def look(self, arguments: Mapping[str, Any]) -> Look:
         """Find ids, window and attention mask among the usual names."""
@@ -184,6 +192,14 @@ class LoopAdapter:
             f"the loop calls the model without token ids: the arguments are {', '.join(arguments) or 'none'}. "
             "Give rec.step(before, after) the canvases, or write an adapter whose look() finds them"
         )
+
+    def logits(self, answer: Any) -> Any:
+        """Find them as `.logits`, under that key, first in a tuple, or as the answer itself."""
+        if isinstance(answer, Mapping):
+            return answer.get("logits")
+        if isinstance(answer, (tuple, list)):
+            return answer[0] if answer else None
+        return getattr(answer, "logits", answer)
 
     def decides(self, forwards: Sequence[Forward], mask_id: int | None) -> Sequence[bool]:
         """All of them."""

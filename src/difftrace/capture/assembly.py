@@ -15,9 +15,11 @@ from difftrace.capture.batch import apart, forwards_of, rows_of_batch
 from difftrace.capture.canvases import UNSEEN, events_between, filled, length_of, refuse_rewrites, shown
 from difftrace.capture.captured import Captured
 from difftrace.capture.ends import Placed, padding_of, place, prompt_end
+from difftrace.capture.evidence import Seen, evidences_of
 from difftrace.capture.runs import RowRun, check_against_calls, run_of_commits, run_of_forwards, run_of_histories
 from difftrace.capture.tape import Played
 from difftrace.core.errors import CaptureError
+from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 
 Ints = npt.NDArray[np.int32]
@@ -42,6 +44,7 @@ def assemble(played: Played, output: Any, reading: Reading) -> Captured:
         CaptureError: there is nothing recorded, or it contradicts itself or the output.
     """
     returned = _returned(output, reading.adapter)
+    steps: list[int] = []
     histories = None if output is None else reading.adapter.canvases(output)
     forwards, hidden = _forwards(played, reading, None if returned is None else len(returned))
     if played.commits:
@@ -50,7 +53,7 @@ def assemble(played: Played, output: Any, reading: Reading) -> Captured:
     elif histories is not None:
         runs = run_of_histories(histories)
     else:
-        runs = _run_of_calls(forwards, hidden, reading)
+        runs, steps = _run_of_calls(forwards, hidden, reading)
     if returned is not None and len(returned) != len(runs):
         raise CaptureError(f"the output has {len(returned)} rows, but {len(runs)} were recorded")
     masks = _masks(played, len(runs))
@@ -62,7 +65,21 @@ def assemble(played: Played, output: Any, reading: Reading) -> Captured:
     ]
     outside = played.prompt
     trajectories = tuple(_trajectory(one, row, outside, masks[row], end) for row, one in enumerate(rows))
-    return Captured(trajectories, tuple(one.unverified for one in rows), end, _notes(rows, reading, output))
+    evidences = _evidences(played, reading, trajectories, steps)
+    return Captured(
+        trajectories, tuple(one.unverified for one in rows), end, evidences, _notes(rows, reading, output, played)
+    )
+
+
+def _evidences(
+    played: Played, reading: Reading, trajectories: Sequence[Trajectory], steps: Sequence[int]
+) -> tuple[Evidence, ...] | None:
+    """Return the evidence of each row, None where the scores were not recorded, or not of these steps."""
+    if played.scores is None or reading.mask_id is None or not steps:
+        return None
+    guided = len(played.scores.rows) > len(trajectories)
+    seen = Seen(played.scores, played.calls, steps, reading.mask_id, guided, reading.adapter.by_probability)
+    return evidences_of(seen, trajectories)
 
 
 @dataclass(frozen=True)
@@ -96,8 +113,12 @@ def _forwards(played: Played, reading: Reading, returned: int | None) -> tuple[l
     return forwards, apart(forwards, reading.mask_id)
 
 
-def _run_of_calls(forwards: Sequence[Forward], hidden: Sequence[bool], reading: Reading) -> list[RowRun]:
-    kept = [forward for forward, skip in zip(forwards, hidden, strict=True) if not skip]
+def _run_of_calls(
+    forwards: Sequence[Forward], hidden: Sequence[bool], reading: Reading
+) -> tuple[list[RowRun], list[int]]:
+    """Return each row's run, and which calls are its steps."""
+    shows = [index for index, skip in enumerate(hidden) if not skip]
+    kept = [forwards[index] for index in shows]
     decides = list(reading.adapter.decides(kept, reading.mask_id)) if kept else []
     if len(decides) != len(kept):
         raise CaptureError(f"adapter {reading.adapter.name!r} judged {len(decides)} of {len(kept)} calls")
@@ -108,7 +129,8 @@ def _run_of_calls(forwards: Sequence[Forward], hidden: Sequence[bool], reading: 
             if not kept
             else f"none of the {len(kept)} calls of the model was a step by the adapter {reading.adapter.name!r}"
         )
-    return run_of_forwards(kept, shown(kept, length_of(kept)), decides, reading.adapter.shift)
+    runs = run_of_forwards(kept, shown(kept, length_of(kept)), decides, reading.adapter.shift)
+    return runs, [index for index, step in zip(shows, decides, strict=True) if step]
 
 
 def _prompt_end(runs: Sequence[RowRun], reading: Reading) -> int:
@@ -233,8 +255,8 @@ def _trajectory(
     return trajectory
 
 
-def _notes(rows: Sequence[_Row], reading: Reading, output: Any) -> tuple[str, ...]:
-    notes = []
+def _notes(rows: Sequence[_Row], reading: Reading, output: Any, played: Played) -> tuple[str, ...]:
+    notes = [] if played.unscored is None else [f"no evidence was recorded: {played.unscored}"]
     for row, one in enumerate(rows):
         if one.unverified:
             some = ", ".join(map(str, one.unverified[:_MANY])) + (", …" if len(one.unverified) > _MANY else "")

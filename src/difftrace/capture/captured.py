@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 
 
@@ -16,12 +17,14 @@ class Captured:
         unverified: for each row the positions whose final token is the last one seen, not one the engine returned: the
             last step may have committed there what nobody saw.
         prompt_end: canvas position behind the prompt.
+        evidences: the evidence of each row; None where none was recorded.
         notes: what a reader of the trajectories should know, a sentence each.
     """
 
     trajectories: tuple[Trajectory, ...]
     unverified: tuple[tuple[int, ...], ...]
     prompt_end: int
+    evidences: tuple[Evidence, ...] | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -26,8 +26,15 @@ _ATTACHING = threading.Lock()
 
 
 @contextmanager
-def wrapped(target: Any, tape: Tape, look: Callable[[Mapping[str, Any]], Look | None]) -> Iterator[None]:
+def wrapped(
+    target: Any,
+    tape: Tape,
+    look: Callable[[Mapping[str, Any]], Look | None],
+    logits: Callable[[Any], Any] = lambda answer: None,
+) -> Iterator[None]:
     """Let `tape` hear of every call of `target.forward`, by `target(...)` or directly, and put it back in the end.
+
+    `look` finds in a call's arguments what it shows, `logits` in the model's answer its logits.
 
     Raises:
         CaptureError: `target` has no forward, is being recorded already, or is compiled.
@@ -35,7 +42,7 @@ def wrapped(target: Any, tape: Tape, look: Callable[[Mapping[str, Any]], Look | 
     with _ATTACHING:
         original = _forward_of(target)
         own = vars(target).get("forward")
-        wrapper = _wrapper(original, tape, look)
+        wrapper = _wrapper(original, tape, look, logits)
         # Past a module's own __setattr__, which some wrappers redirect.
         vars(target)["forward"] = wrapper
     try:
@@ -72,7 +79,10 @@ def _forward_of(target: Any) -> Callable[..., Any]:
 
 
 def _wrapper(
-    original: Callable[..., Any], tape: Tape, look: Callable[[Mapping[str, Any]], Look | None]
+    original: Callable[..., Any],
+    tape: Tape,
+    look: Callable[[Mapping[str, Any]], Look | None],
+    logits: Callable[[Any], Any],
 ) -> Callable[..., Any]:
     names = _positional(original)
 
@@ -85,10 +95,11 @@ def _wrapper(
         tape.claim()
         seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs})
         # The loop may write to its canvas as soon as it has the answer; a call that fails is none.
-        copy = None if seen is None else tape.copy(seen)
+        if seen is None:
+            return original(*args, **kwargs)
+        copy, state = tape.copy(seen), tape.random_state(seen)
         answer = original(*args, **kwargs)
-        if copy is not None:
-            tape.add_call(copy)
+        tape.add_call(copy, logits(answer), state)
         return answer
 
     setattr(forward, _TAPE, tape)

@@ -74,7 +74,7 @@ def sampler_identity(adapter: Adapter, arguments: Mapping[str, JsonScalar], capt
     """Return the loop as a baseline names it: its arguments, and what of its runs is not verified."""
     unverified = sum(map(len, captured.unverified))
     known: dict[str, JsonScalar] = {"unverified_positions": unverified} if unverified else {}
-    return SamplerIdentity(f"captured {adapter.name}", adapter.version, {**arguments, **known})
+    return SamplerIdentity.of_captured(adapter.name, adapter.version, {**arguments, **known})
 
 
 def source_digest(file: Path | None) -> str | None:

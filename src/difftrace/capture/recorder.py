@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from operator import methodcaller
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from difftrace.capture.adapter import Adapter
 from difftrace.capture.assembly import Reading, assemble
 from difftrace.capture.captured import Captured
 from difftrace.capture.identity import Subject, sampler_identity, source_digest
 from difftrace.capture.registry import adapter_for
+from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
 from difftrace.core.errors import CaptureError
 from difftrace.core.recording import JsonScalar
@@ -33,6 +34,7 @@ def record(
     arguments: Mapping[str, JsonScalar] | None = None,
     rewrites: bool | None = None,
     prompt_length: int | None = None,
+    keep: Literal["decisions", "evidence"] = "evidence",
 ) -> Recorder:
     """Return a context in which the loop that calls `model` is recorded, without changing what it does.
 
@@ -44,7 +46,8 @@ def record(
     one that its configuration names. `engine` names the adapter ("auto" picks one), or is one. `arguments` are the
     loop's, kept in the baseline so that runs with others are told apart. `rewrites` says whether the loop changes what
     it has committed, by default what the adapter says. `prompt_length` is where the prompt ends on the canvas, by
-    default where the last masks begin.
+    default where the last masks begin. `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also
+    what the model said at the positions that were committed, for engines with a mask whose calls return logits.
 
     The loop must call the model in this process, in one thread, uncompiled and with token ids; each call is a step
     unless the adapter knows better. It is not waited for the device before the context has ended.
@@ -53,22 +56,27 @@ def record(
         CaptureError: the model cannot be recorded, or there is no such engine; in the context also what is wrong with a
             call.
     """
+    if keep not in ("decisions", "evidence"):
+        raise CaptureError(f"keep must be decisions or evidence, not {keep!r}")
     subject = Subject.of(model)
     adapter = adapter_for(subject.target, engine)
     mask = adapter.mask_id(subject.target) if mask_id is None else mask_id
     changes = adapter.rewrites if rewrites is None else rewrites
-    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}))
+    scored = keep == "evidence" and not adapter.grows
+    scores = ScoreRecorder(mask, adapter.shift) if scored and mask is not None else None
+    tape = Tape(type(subject.target).__name__, scores)
+    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape)
 
 
 class Recorder:
     """One recording: a context to run a loop in, once, and its result."""
 
-    def __init__(self, subject: Subject, reading: Reading, arguments: Mapping[str, JsonScalar]) -> None:
-        """Record `subject`; use `record`, which knows the adapters."""
+    def __init__(self, subject: Subject, reading: Reading, arguments: Mapping[str, JsonScalar], tape: Tape) -> None:
+        """Record `subject` on `tape`; use `record`, which knows the adapters."""
         self._subject = subject
         self._reading = reading
         self._arguments = arguments
-        self._tape = Tape(type(subject.target).__name__)
+        self._tape = tape
         self._stack = ExitStack()
         self._state = "has not begun"
         self._played: Played | None = None
@@ -162,6 +170,7 @@ class Recorder:
             model=self._subject.identity(self._reading.mask_id),
             sampler=sampler_identity(self._reading.adapter, self._arguments, captured),
             environment=self._environment,
+            evidences=captured.evidences,
         )
         if tokenizer is None:
             return run

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from difftrace.capture.callers import file_of_loop, is_compiled
+from difftrace.capture.scores import Answered, ScoreRecorder, Scores, random_state
 from difftrace.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -44,12 +45,17 @@ class Commit:
 
 @dataclass(frozen=True)
 class Played:
-    """A whole tape on the host; `attention_mask` [R, M] and `prompt` [B, P] are those of the first call."""
+    """A whole tape on the host; `attention_mask` [R, M] and `prompt` [B, P] are those of the first call.
+
+    `scores` are the model's, None where they were not recorded, for the reason `unscored` if that was not asked for.
+    """
 
     calls: Sequence[Call]
     commits: Sequence[Commit]
     attention_mask: Tokens | None
     prompt: Tokens | None
+    scores: Scores | None = None
+    unscored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ class _Step:
 class Tape:
     """Takes calls and explicit steps in their order; of one thread, until it is closed."""
 
-    def __init__(self, name: str) -> None:
-        """Record the model called `name` in messages."""
+    def __init__(self, name: str, scores: ScoreRecorder | None = None) -> None:
+        """Record the model called `name` in messages, and what it says as far as `scores` takes it."""
         self.name = name
         self.open = True
         self.failure: str | None = None
@@ -79,6 +85,7 @@ class Tape:
         self._thread: dict[str, int] = {}
         self._calls: list[_Seen] = []
         self._steps: list[_Step] = []
+        self._scores = scores
         self._mask: Tensor | None = None
         self._prompt: Tensor | None = None
 
@@ -111,8 +118,12 @@ class Tape:
         mask, prompt = (None if part is None else part.detach().clone() for part in (look.attention_mask, look.prompt))
         return type(look)(ids, look.offset, mask, prompt, look.facts)
 
-    def add_call(self, look: Look) -> None:
-        """Take a call that the model has answered; `look` is a copy."""
+    def random_state(self, look: Look) -> tuple[Tensor, ...]:
+        """Return the state of the random generators as a call begins; nothing where it is of no use."""
+        return () if self._scores is None else random_state(look.ids.device)
+
+    def add_call(self, look: Look, logits: object = None, state: tuple[Tensor, ...] = ()) -> None:
+        """Take a call that the model has answered with `logits`; `look` is a copy, `state` was as it began."""
         if not self._calls:
             self._mask, self._prompt = look.attention_mask, look.prompt
             if is_compiled():
@@ -122,6 +133,8 @@ class Tape:
                 )
             self.caller = file_of_loop()
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
+        if self._scores is not None:
+            self._scores.add(Answered(look.ids, look.offset, self._mask, logits, state))
 
     def add_step(self, before: Any, after: Any, row: int | None) -> None:
         """Take one step's canvases, integers [B, L] or [L].
@@ -154,11 +167,14 @@ class Tape:
         calls = [Call(*parts) for parts in zip(ids, starts, (call.facts for call in self._calls), strict=True)]
         commits = [Commit(next(arrays), next(arrays), step.row, step.calls) for step in self._steps]
         mask = None if self._mask is None else next(arrays)
-        return Played(calls, commits, mask, None if self._prompt is None else next(arrays))
+        prompt = None if self._prompt is None else next(arrays)
+        if self._scores is None:
+            return Played(calls, commits, mask, prompt)
+        return Played(calls, commits, mask, prompt, self._scores.finish(), self._scores.problem)
 
     def forget(self) -> None:
         """Drop what was recorded."""
-        self._calls, self._steps, self._mask, self._prompt = [], [], None, None
+        self._calls, self._steps, self._mask, self._prompt, self._scores = [], [], None, None, None
 
     def _canvas(self, name: str, canvas: Any) -> Tensor:
         ids = canvas if isinstance(canvas, Tensor) else torch.as_tensor(np.asarray(canvas))

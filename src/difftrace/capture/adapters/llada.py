@@ -15,6 +15,7 @@ class LLaDAAdapter(LoopAdapter):
 
     name = "llada"
     rewrites = False
+    by_probability = True
 
     def matches(self, target: Any) -> bool:
         """A published checkpoint (`LLaDAModelLM`) or this package's model."""
