@@ -133,6 +133,7 @@ class BD3LMSampler:
         canvas = torch.full((len(inputs), width), PAD)
         for row, prompt in enumerate(inputs):
             canvas[row, width - len(prompt) :] = torch.tensor(prompt)
+        given = canvas != PAD
         self.truth.begin(canvas)
         histories = [canvas.clone()]
         blocks = -(-max_new_tokens // block_size)
@@ -144,7 +145,7 @@ class BD3LMSampler:
             length = min(block_size, max_new_tokens - block * block_size)
             contexts = [canvas]
             if cfg_scale > 0:
-                contexts.append(canvas.masked_fill(canvas != PAD, MASK))
+                contexts.append(canvas.masked_fill(torch.nn.functional.pad(given, (0, start - width)), MASK))
             seen, places = _staircase(canvas, block_size)
             pasts = [self.model(ids, seen, places, use_cache=True).past_key_values for ids in contexts]
             masks = torch.full((len(canvas), length), MASK)

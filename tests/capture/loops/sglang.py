@@ -142,7 +142,7 @@ def serve(model: TinyDenoiser, algorithm: DllmAlgorithm, prompt: Tensor, gen_len
     if first:
         _, runner.past = runner.forward(ForwardBatch(canvas[:, :first].flatten(), batch, 0))
     for start in range(first, canvas.shape[1], size):
-        forward_batch = ForwardBatch(canvas[:, start : start + size].flatten(), batch, start)
+        forward_batch = ForwardBatch(canvas[:, start : start + size].flatten().clone(), batch, start)
         states = algorithm.init_step_state(forward_batch)
         logits, following = runner.forward(forward_batch)
         for _ in range(algorithm.max_steps()):
