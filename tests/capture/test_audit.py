@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import difftrace
 from difftrace.capture.audit import Auditor
 from difftrace.core.audit import Audit
 from difftrace.reports.audit import audit_lines
 from loops.cases import CASES, Case, as_lists
-from loops.model import VOCABULARY, TinyDenoiser
+from loops.model import MASK, VOCABULARY, TinyDenoiser
 from loops.truth import Truth
 
 
@@ -272,3 +273,16 @@ def test_counted_calls_are_told_as_the_steps_they_belong_to() -> None:
     told = audit.at_steps(steps)
     assert {found.step for found in told.selections} == set(range(8))
     assert [found.tied for found in told.selections] == [found.tied for found in audit.selections]
+
+
+@pytest.mark.parametrize("name", ["llada at a temperature", "fast-dllm dual cache threshold", "remdm"])
+def test_what_the_recorder_does_is_none_of_the_loops(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    model = case.model()
+    truth = Truth(model)
+    torch.manual_seed(0)
+    with difftrace.record(model, mask_id=MASK) as recorder, Auditor(lambda: model.calls) as auditor:
+        output = case.run(model, truth)
+    assert recorder.capture(output).verified
+    _, alone = of(name)
+    assert auditor.result() == alone

@@ -163,6 +163,22 @@ def test_vllm_is_recorded_at_its_policy() -> None:
     assert np.array_equal(captured.trajectories[0].final, truth.final[0, start:])
 
 
+def test_a_vllm_request_may_stop_within_a_block() -> None:
+    policy = vllm_plugin.Llada2DefaultRemaskingPolicy()
+    logits = torch.zeros(8, 32)
+    logits[:, 5] = 1.0
+    draft = (MASK,) * 8
+
+    def stop() -> None:
+        following = draft
+        for _ in range(4 + 3):
+            following = policy.apply(input_draft=following, logits=logits).next_input_block
+
+    (found,) = recorded(policy, "vllm", stop).trajectories
+    assert found.initial.tolist() == [MASK] * 16
+    assert found.final.tolist() == [5] * 14 + [MASK] * 2
+
+
 def test_vllms_requests_that_take_turns_are_refused() -> None:
     model = TinyDenoiser()
     policy = vllm_plugin.Llada2DefaultRemaskingPolicy()

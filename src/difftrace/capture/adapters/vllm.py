@@ -45,6 +45,7 @@ class VLLMAdapter(LoopAdapter):
 def _listening(target: Any, tape: Tape) -> Iterator[None]:
     blocks = Blocks()
     drafts: list[Sequence[int]] = []
+    masks: list[int] = []
 
     def around(apply: Callable[..., Any]) -> Callable[..., Any]:
         def listening(*args: Any, input_draft: Sequence[int], **kwargs: Any) -> Any:
@@ -59,6 +60,8 @@ def _listening(target: Any, tape: Tape) -> Iterator[None]:
             blocks.step(_row(input_draft), _row(committed or following))
             drafts.append(following)
             if committed:
+                # What comes next is masks alone.
+                masks[:] = following[:1]
                 blocks.begin()
             return result
 
@@ -66,9 +69,8 @@ def _listening(target: Any, tape: Tape) -> Iterator[None]:
 
     with replaced(target, "apply", around, _GIVE):
         yield
-    if drafts:
-        # After a block is committed comes one of masks alone; before the first is, no block lies behind.
-        blocks.tell(tape, int(drafts[-1][-1]))
+    # Without it there is one block, and nothing behind it.
+    blocks.tell(tape, int(masks[0]) if masks else 0)
 
 
 def _row(tokens: Sequence[int]) -> torch.Tensor:
