@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -164,3 +165,44 @@ def test_where_there_is_none_the_reason_is_noted(scorer: Any, canvas: Canvas) ->
         scorer(canvas("1_"))
     assert rec.capture(canvas("12")).evidences is None
     assert not rec.capture(canvas("12")).notes
+
+
+@pytest.mark.parametrize("told", ["beside calls", "alone"])
+def test_told_steps_have_the_evidence_of_their_calls_or_of_the_logits_given(
+    scorer: Any, canvas: Canvas, told: str
+) -> None:
+    shown = [canvas("12__"), canvas("12_4"), canvas("1234")]
+    with difftrace.record(scorer) as plain:
+        for ids in shown[:-1]:
+            scorer(ids)
+    rec = difftrace.record(scorer, engine="generic" if told == "beside calls" else "steps")
+    with rec:
+        for before, after in pairwise(shown):
+            logits = scorer(before).logits
+            rec.step(before, after, logits=None if told == "beside calls" else logits)
+    run = rec.run(shown[-1])
+    assert run.evidences is not None
+    assert run == replace(plain.run(shown[-1]), sampler=run.sampler)
+
+
+def test_told_steps_without_logits_have_no_evidence(canvas: Canvas) -> None:
+    with difftrace.record(None, engine="steps", mask_id=9) as rec:
+        rec.step(canvas("1_"), canvas("12"))
+    captured = rec.capture()
+    assert captured.evidences is None
+    assert captured.notes == (
+        "no evidence was recorded: the steps were told without logits [rows, length, vocabulary]",
+    )
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_the_loop_may_run_in_any_mode(scorer: Any, canvas: Canvas, mode: Callable[[], Any]) -> None:
+    found = []
+    for inside in (mode, torch.no_grad):
+        with difftrace.record(scorer.requires_grad_(True)) as rec, inside():
+            scorer(canvas("12__"))
+            scorer(canvas("12_4"))
+            out = canvas("1234")
+        found.append(rec.run(out))
+    assert found[0].evidences is not None
+    assert found[0] == found[1]

@@ -252,3 +252,9 @@ def test_canvases_are_found_in_what_engines_return(
     scorer: Any, canvas: Canvas, output: Callable[[Tensor], Any]
 ) -> None:
     assert _events(_record(scorer, [canvas("1_")], output(canvas("12")))) == [(0, 1, 2)]
+
+
+def test_calls_for_guidance_that_are_not_recognised_are_named(scorer: Any, canvas: Canvas) -> None:
+    shown = [canvas("12__"), canvas("12__"), canvas("___4"), canvas("12_4")]
+    with pytest.raises(CaptureError, match="step 1, row 0: position 0 of the prompt became the mask"):
+        _record(scorer, shown, canvas("1234"))

@@ -29,7 +29,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def install(**points: str) -> None:
         found = [EntryPoint(name, value, registry.GROUP) for name, value in points.items()]
-        monkeypatch.setattr(registry, "entry_points", lambda group: found if group == registry.GROUP else ())
+        monkeypatch.setattr(registry, "_points", lambda: found)
 
     return install
 

@@ -12,12 +12,20 @@ import numpy.typing as npt
 from difftrace.capture.adapter import Adapter, Forward
 from difftrace.capture.adapter import Final as Returned
 from difftrace.capture.batch import apart, forwards_of, rows_of_batch
-from difftrace.capture.canvases import UNSEEN, events_between, filled, length_of, refuse_rewrites, shown
+from difftrace.capture.canvases import (
+    UNSEEN,
+    events_between,
+    filled,
+    length_of,
+    refuse_masked_prompt,
+    refuse_rewrites,
+    shown,
+)
 from difftrace.capture.captured import Captured
 from difftrace.capture.ends import Placed, padding_of, place, prompt_end
 from difftrace.capture.evidence import Seen, evidences_of
 from difftrace.capture.runs import RowRun, check_against_calls, run_of_commits, run_of_forwards, run_of_histories
-from difftrace.capture.tape import Played
+from difftrace.capture.tape import Call, Played
 from difftrace.core.errors import CaptureError
 from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
@@ -75,10 +83,17 @@ def _evidences(
     played: Played, reading: Reading, trajectories: Sequence[Trajectory], steps: Sequence[int]
 ) -> tuple[Evidence, ...] | None:
     """Return the evidence of each row, None where the scores were not recorded, or not of these steps."""
+    calls = played.calls
+    if played.commits:
+        # Each told step decided on the call before it, or on what it was told with.
+        steps = [commit.calls - 1 for commit in played.commits] if calls else range(len(played.commits))
+        calls = calls or [Call(commit.before, 0, {}) for commit in played.commits]
+        if any(commit.row is not None for commit in played.commits) or list(steps) != sorted({*steps}) or -1 in steps:
+            return None
     if played.scores is None or reading.mask_id is None or not steps:
         return None
     guided = len(played.scores.rows) > len(trajectories)
-    seen = Seen(played.scores, played.calls, steps, reading.mask_id, guided, reading.adapter.by_probability)
+    seen = Seen(played.scores, calls, steps, reading.mask_id, guided, reading.adapter.by_probability)
     return evidences_of(seen, trajectories)
 
 
@@ -176,6 +191,8 @@ def _row(
     events = events_between(canvases)
     if not reading.rewrites:
         refuse_rewrites(events, reading.mask_id, row)
+    if not run.ended:
+        refuse_masked_prompt(events, canvases[0], end, reading.mask_id, row)
     # A prompt that still is what it was is none of the loop's doing.
     given = (np.arange(covered.size) < end) & (canvases[0] == canvases[-1])
     open_ends = ~covered & ~given & (not run.ended)

@@ -97,7 +97,7 @@ def _wrapper(
         # The loop may write to its canvas as soon as it has the answer; a call that fails is none.
         if seen is None:
             return original(*args, **kwargs)
-        copy, state = tape.copy(seen), tape.random_state(seen)
+        copy, state = tape.copy(seen), tape.random_state()
         answer = original(*args, **kwargs)
         tape.add_call(copy, logits(answer), state)
         return answer

@@ -92,6 +92,7 @@ class Recorder:
         if self._state != "has not begun":
             raise CaptureError("a recorder records once: call record again for another run")
         self._stack.enter_context(self._reading.adapter.attach(self._subject.target, self._tape))
+        self._tape.begin()
         self._state = "is not over"
         return self
 
@@ -113,8 +114,11 @@ class Recorder:
         finally:
             self._tape.forget()
 
-    def step(self, before: Any, after: Any, *, row: int | None = None) -> None:
+    def step(self, before: Any, after: Any, *, logits: Any = None, row: int | None = None) -> None:
         """Say that a step turned the canvases `before` [B, L] into `after`; [L] for the one `row` alone.
+
+        `logits` [B, L, V] are what the model returned for `before`, for evidence where its calls are not seen; whole
+        batches only. Hand them over before anything is written to them, or a copy.
 
         For loops whose author can add a line, and for engines without a forward to wrap. Steps told this way are the
         trajectory's; calls of the model that were seen too must fit. Copies are made at once; nothing waits for the
@@ -125,7 +129,7 @@ class Recorder:
         """
         if self._state != "is not over":
             raise CaptureError(f"rec.step was called although the recording {self._state}")
-        self._tape.add_step(before, after, row)
+        self._tape.add_step(before, after, row, logits)
 
     def capture(self, output: Any = None) -> Captured:
         """Return what was recorded: `output` is what the loop returned, which alone shows what its last step committed.

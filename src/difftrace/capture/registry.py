@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
@@ -50,20 +51,26 @@ def adapter_for(target: Any, engine: str | Adapter) -> Adapter:
 
 def names() -> list[str]:
     """Return the names of all adapters that are installed."""
-    return sorted({*_OWN, *(point.name for point in entry_points(group=GROUP))})
+    return sorted({*_OWN, *(point.name for point in _points())})
+
+
+@lru_cache(maxsize=1)
+def _points() -> tuple[EntryPoint, ...]:
+    """Return the entry points of what is installed; finding them takes milliseconds."""
+    return tuple(entry_points(group=GROUP))
 
 
 def _named(name: str) -> Adapter:
     if name in _OWN:
         return _own(name)
-    for point in entry_points(group=GROUP):
+    for point in _points():
         if point.name == name:
             return _loaded(point)
     raise CaptureError(f"there is no engine {name!r}: it must be auto, {', '.join(names())}")
 
 
 def _all() -> Iterator[Adapter]:
-    for point in entry_points(group=GROUP):
+    for point in _points():
         if point.name not in _OWN:
             yield _loaded(point)
     yield from map(_own, _OWN)

@@ -42,13 +42,15 @@ class Scores:
 @dataclass(frozen=True)
 class Answered:
     """A call on `ids` [R, W] from canvas position `offset` on, with the `logits` that it returned, [R, W, V] if all is
-    well; `attention_mask` [R, M] is the first call's, `random_state` what was the generators' when it began."""
+    well; `attention_mask` [R, M] is the first call's, `random_state` what was the generators' when it began. `lacking`
+    says what is wrong where there are no such logits."""
 
     ids: Tensor
     offset: int | Tensor
     attention_mask: Tensor | None
     logits: object
     random_state: tuple[Tensor, ...]
+    lacking: str = "the model's answers hold no logits [rows, width, vocabulary]"
 
 
 class ScoreRecorder:
@@ -63,7 +65,6 @@ class ScoreRecorder:
         self._held = 0
         self._shape: tuple[int, int] | None = None
         self._states: list[tuple[Tensor, ...]] = []
-        self._device = torch.device("cpu")
         self.problem: str | None = None
 
     @torch.no_grad()
@@ -73,7 +74,7 @@ class ScoreRecorder:
             return
         ids, logits = call.ids, call.logits
         if not isinstance(logits, Tensor) or logits.shape[:-1] != ids.shape or not logits.is_floating_point():
-            self.problem = "the model's answers hold no logits [rows, width, vocabulary]"
+            self.problem = call.lacking
         elif self._shape is not None and self._shape != (ids.shape[0], logits.shape[-1]):
             self.problem = "the model was called with other numbers of rows"
         if self.problem is not None or not isinstance(logits, Tensor):
@@ -82,7 +83,6 @@ class ScoreRecorder:
         if self._recorder is None:
             self._shape = (ids.shape[0], logits.shape[-1])
             self._recorder = EvidenceRecorder(_first(call))
-        self._device = ids.device
         self._states.append(call.random_state)
         logits = logits.detach()
         # Samplers forbid tokens by writing to them.
@@ -96,7 +96,7 @@ class ScoreRecorder:
         """Wait for the device and return everything, None where that is nothing."""
         if self._recorder is None:
             return None
-        self._states.append(random_state(self._device))
+        self._states.append(random_state())
         self._pass_on()
         return Scores(self._recorder.finish(), _digests(self._states))
 
@@ -134,10 +134,12 @@ def _first(call: Answered) -> Tensor:
     return (mask != 0).to(torch.uint8).argmax(dim=-1)
 
 
-def random_state(device: torch.device) -> tuple[Tensor, ...]:
-    """Return the states of the default generators that a loop on `device` draws from; both are kept on the host."""
+def random_state() -> tuple[Tensor, ...]:
+    """Return the states of torch's default generators, which are kept on the host: the CPU's and that of the device in
+    use, where one was started."""
     host = torch.get_rng_state()
-    return (host, torch.cuda.get_rng_state(device)) if device.type == "cuda" else (host,)
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return (host, torch.cuda.get_rng_state()) if started else (host,)
 
 
 def _digests(states: Sequence[tuple[Tensor, ...]]) -> npt.NDArray[np.int64]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.int64]
 
 
+_TOLD_WITHOUT = "the steps were told without logits [rows, length, vocabulary]"
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of the model on the host: R rows of W columns from canvas position `offset` on."""
@@ -86,6 +89,7 @@ class Tape:
         self._calls: list[_Seen] = []
         self._steps: list[_Step] = []
         self._scores = scores
+        self._since: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
         self._prompt: Tensor | None = None
 
@@ -118,9 +122,13 @@ class Tape:
         mask, prompt = (None if part is None else part.detach().clone() for part in (look.attention_mask, look.prompt))
         return type(look)(ids, look.offset, mask, prompt, look.facts)
 
-    def random_state(self, look: Look) -> tuple[Tensor, ...]:
+    def begin(self) -> None:
+        """Note where the random generators stand as the loop begins."""
+        self._since = self.random_state()
+
+    def random_state(self) -> tuple[Tensor, ...]:
         """Return the state of the random generators as a call begins; nothing where it is of no use."""
-        return () if self._scores is None else random_state(look.ids.device)
+        return () if self._scores is None else random_state()
 
     def add_call(self, look: Look, logits: object = None, state: tuple[Tensor, ...] = ()) -> None:
         """Take a call that the model has answered with `logits`; `look` is a copy, `state` was as it began."""
@@ -136,8 +144,10 @@ class Tape:
         if self._scores is not None:
             self._scores.add(Answered(look.ids, look.offset, self._mask, logits, state))
 
-    def add_step(self, before: Any, after: Any, row: int | None) -> None:
-        """Take one step's canvases, integers [B, L] or [L].
+    def add_step(self, before: Any, after: Any, row: int | None = None, logits: object = None) -> None:
+        """Take one step's canvases, integers [B, L] or [L], and what it was decided from, [B, L, V], if that is known.
+
+        Where calls of the model are seen the logits are theirs.
 
         Raises:
             CaptureError: they are no two canvases of one shape.
@@ -153,7 +163,12 @@ class Tape:
             )
         if row is not None and (one.shape[0] != 1 or row < 0):
             raise CaptureError(f"row={row} goes with canvases [L] of that one row, not {list(one.shape)}")
+        if not self._calls and not self._steps:
+            self.caller = file_of_loop()
         self._steps.append(_Step(one, other, row, len(self._calls)))
+        if self._scores is not None and not self._calls:
+            self._scores.add(Answered(one, 0, None, logits, self._since, _TOLD_WITHOUT))
+            self._since = self.random_state()
 
     def play(self) -> Played:
         """Copy everything to the host, each device waited for once."""
