@@ -17,7 +17,13 @@ GROUP: Final = "difftrace.adapters"
 _OWN: Final = {
     name: f"difftrace.capture.adapters.{name}"
     for name in (
+        "fast_dllm",
         "llada",
+        "dream",
+        "dllm",
+        "dinfer",
+        "sglang",
+        "vllm",
         "generic",
         "steps",
     )
