@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from _harness import Figure, measure_pairs, report
+from _harness import Figure, count, measure_pairs, ratio_figures, report
 from _models import add_model_options, add_run_options, build, describe_device
 
 from difftrace.determinism.enforcement import enforce
@@ -39,7 +39,7 @@ def main() -> int:
     add_model_options(parser)
     add_run_options(parser)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="on the CPU")
-    parser.add_argument("--pairs", type=int, default=60, metavar="N")
+    parser.add_argument("--pairs", type=count, default=60, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
 
@@ -69,10 +69,8 @@ def main() -> int:
         recording, noise = measure_pairs(lambda: run("none"), lambda: run(options.granularity), options.pairs)
 
     figures = [
-        Figure("recording / not recording", recording.ratio, at_most=_target(device, options.granularity)),
-        Figure("  standard error", recording.error),
-        Figure("two identical runs", noise.ratio),
-        Figure("  standard error", noise.error),
+        *ratio_figures("recording / not recording", recording, _target(device, options.granularity)),
+        *ratio_figures("two identical runs", noise),
         Figure("one run without recording", statistics.median(recording.first) * 1e3, "ms"),
         Figure("added by recording", recording.added * 1e6, "µs"),
         *_sizes(recorded, options.steps, options.gen_length),
