@@ -66,7 +66,7 @@ def test_evidence_is_no_part_of_what_has_to_be_equal(recorded: Baseline) -> None
     assert "budget" not in json.loads(dump(other))
 
 
-def test_a_baseline_of_format_0_1_is_read_and_written_as_0_2() -> None:
+def test_a_baseline_of_format_0_1_is_read_and_written_as_the_newest() -> None:
     read = load(OLD)
     assert read.test == TestId("test_sum.py", "TestSum::test_small[3-é]", "second")
     assert read.model is not None
@@ -90,7 +90,7 @@ def test_a_baseline_of_format_0_1_is_read_and_written_as_0_2() -> None:
     assert read.budget is None
 
     written, old = json.loads(dump(read)), json.loads(OLD.read_bytes())
-    assert written.pop("version") == "0.2"
+    assert written.pop("version") == "0.3"
     assert old.pop("version") == "0.1"
     assert written == old
 

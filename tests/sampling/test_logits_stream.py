@@ -121,7 +121,7 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(
         generate(constant_model, prompt, logits_to=LogitsTarget(tmp_path / "a.logits", Top(11)), **SHAPE)
     dtypes = iter((torch.float32, torch.bfloat16))
     model = scripted(lambda ids, forward: torch.zeros(1, 5, 10, dtype=next(dtypes)))
-    with pytest.raises(SamplerError, match="change to torch.bfloat16"):
+    with pytest.raises(SamplerError, match=r"change to torch\.bfloat16"):
         generate(model, prompt, logits_to=tmp_path / "a.logits", **SHAPE)
     assert list(tmp_path.iterdir()) == []
 

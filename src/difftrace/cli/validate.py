@@ -10,6 +10,7 @@ import click
 from difftrace.cli.baseline_files import baseline_files
 from difftrace.core.baseline import load
 from difftrace.core.errors import FormatError
+from difftrace.core.side_logits import open_beside
 from difftrace.core.text import printable
 
 
@@ -19,7 +20,8 @@ from difftrace.core.text import printable
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check baselines; every problem is listed. Needs no torch and no model.
 
-    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked.
+    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked. A file of
+    logits that a baseline refers to is read as a whole; where it is not there, nothing is amiss.
 
     \b
     Examples:
@@ -39,7 +41,10 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
 
 def _problem(file: Path) -> str | None:
     try:
-        load(file)
+        baseline = load(file)
+        logits = None if baseline.logits is None else open_beside(file, baseline.logits)
+        if logits is not None:
+            logits.check()
     except FormatError as error:
         return str(error)
     return None

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
@@ -128,6 +129,7 @@ class Baseline:
         pieces: text of the token ids that occur.
         sequences: the batch.
         budget: how far trusted environments are apart, where that was measured.
+        logits: the file of all logits beside the baseline, where they were recorded.
     """
 
     test: TestId | None
@@ -137,6 +139,7 @@ class Baseline:
     pieces: Mapping[int, str]
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
+    logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from difftrace.core.forced import ForcedVerdict, ScoredStep
@@ -16,6 +17,7 @@ from difftrace.core.verification import Asked, Result, Unverified, Verified, sta
 from difftrace.reports.canvas import token_text
 from difftrace.reports.columns import LINE, clip, width, wrapped
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.logits import logits_lines
 from difftrace.reports.verdict import reason_lines
 
 _MOST_DIVERGENT: Final = 8
@@ -72,13 +74,19 @@ def _warning(result: Verified) -> list[str]:
 def _failure(path: str, result: Verified, asked: Asked, model: Sequence[str]) -> list[str]:
     told = asked.policy != "exact" or result.judgement.reason.endswith("asked to fail")
     name = result.classification.divergence_class
+    sequence, step, _ = result.where
+    logits = logits_lines(Path(path), result.golden, result.logits, step, sequence)
     text = divergence_text(
         result.golden,
         result.observed,
         result.divergence,
         subject=f"{'' if name is None else f'{name}: '}run differs from its baseline",
         where=[],
-        reasons=[*reason_lines(result.classification), *([f"  policy: {result.judgement.reason}"] if told else [])],
+        reasons=[
+            *reason_lines(result.classification),
+            *logits,
+            *([f"  policy: {result.judgement.reason}"] if told else []),
+        ],
         advice=["To find the module it starts in:", f"  {_bisect_command(path, model)}"],
     )
     return text.splitlines()
