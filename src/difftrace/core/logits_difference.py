@@ -75,6 +75,22 @@ def logits_difference(golden: LogitsFile, observed: LogitsFile, step: int, seque
     return LogitsDifference(step, sequence, largest, *where, differing, compared, within)
 
 
+def first_difference(golden: LogitsFile, observed: LogitsFile) -> tuple[int, int] | None:
+    """Return the first step at which two files' contents differ, and its first sequence; no logits are read for that.
+
+    None where they differ nowhere, or hold what cannot be told apart by digest: another dtype, shape or method.
+    """
+    if (golden.layout, golden.method) != (observed.layout, observed.method):
+        return None
+    differ = np.flatnonzero(golden.digests != observed.digests)
+    if not differ.size:
+        return None
+    sequences = len(golden.layout.lengths)
+    step, chunk = divmod(int(differ[0]), golden.layout.chunks_before(sequences))
+    ends = [golden.layout.chunks_before(number + 1) for number in range(sequences)]
+    return step, next(number for number, end in enumerate(ends) if chunk < end)
+
+
 def _shape(file: LogitsFile, step: int, sequence: int) -> tuple[int, int, int] | None:
     layout = file.layout
     if step >= layout.steps or sequence >= len(layout.lengths):

@@ -72,6 +72,12 @@ class LogitsFile:
         """What a baseline says of it."""
         return LogitsReference(self.path.name, self.digest, self.layout, self.method)
 
+    @property
+    def digests(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The SHA-256 of each chunk's content, in the file's order."""
+        digests: np.ndarray[tuple[int], np.dtype[np.void]] = self._index["digest"]
+        return digests
+
     def check(self) -> None:
         """Read everything; raises FormatError where a chunk is not what was recorded."""
         codec = codec_of(self.method, self.layout.words)

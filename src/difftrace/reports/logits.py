@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from difftrace.core.errors import FormatError, LogitsError
-from difftrace.core.logits_difference import LogitsDifference, logits_difference
+from difftrace.core.logits_difference import LogitsDifference, first_difference, logits_difference
 from difftrace.core.logits_file import open_logits
 from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline
@@ -17,25 +17,31 @@ from difftrace.reports.columns import wrapped
 def logits_lines(
     path: Path, golden: Baseline, observed: RecordedLogits | None, step: int | None, sequence: int | None
 ) -> list[str]:
-    """Return the largest difference of the logits at `step`, or why it is not known.
+    """Return the largest difference of the logits at `step`, or why it is not known; nothing for a baseline without.
 
-    `golden` is the baseline in the file `path`, `observed` the logits of the run it is compared with. Nothing for a
-    baseline without logits, or runs that no step tells apart.
+    `golden` is the baseline in the file `path`, `observed` the logits of the run it is compared with. Where no step is
+    known to tell the runs apart it is the first whose logits do.
     """
-    if golden.logits is None or step is None:
+    if golden.logits is None:
         return []
     try:
         recorded = open_beside(path, golden.logits)
         if recorded is None:
-            text = f"logits: {printable(golden.logits.file)} is not there, so exact differences are not known"
-        elif observed is None:
-            text = "logits: those of this run were not recorded, so exact differences are not known"
-        else:
-            difference = logits_difference(recorded, open_logits(observed.path), step, sequence or 0)
-            text = _sentence(difference, golden.sequences[sequence or 0].trajectory.padding)
+            return _remark(f"{golden.logits.file} is not there, so exact differences are not known")
+        if observed is None:
+            return _remark("those of this run were not recorded, so exact differences are not known")
+        other = open_logits(observed.path)
+        place = first_difference(recorded, other) if step is None else (step, sequence or 0)
+        if place is None:
+            return []
+        difference = logits_difference(recorded, other, *place)
     except (FormatError, LogitsError) as error:
-        text = f"logits: not compared: {printable(str(error))}"
-    return wrapped(text, "  ")
+        return _remark(f"not compared: {error}")
+    return wrapped(_sentence(difference, golden.sequences[difference.sequence].trajectory.padding), "  ")
+
+
+def _remark(text: str) -> list[str]:
+    return wrapped(printable(f"logits: {text}"), "  ")
 
 
 def _sentence(found: LogitsDifference, padding: int) -> str:
