@@ -15,6 +15,7 @@ from torch import Tensor
 from difftrace.core.errors import LogitsError, SamplerError, WriteError
 from difftrace.core.logits_codec import Lossy, Top
 from difftrace.core.logits_file import open_logits
+from difftrace.core.logits_writer import LogitsWriter
 from difftrace.models import LoadedModel
 from difftrace.sampling import LogitsTarget, generate
 
@@ -59,6 +60,34 @@ def test_it_survives_models_that_return_the_same_memory_time_and_again(
     row = open_logits(tmp_path / "run.logits").rows[0]
     assert row.file.layout.dtype == "bfloat16"
     assert [float(step[0, 4, 9]) for step in row] == [0, 1, 2]
+
+
+def test_a_slow_disk_holds_the_run_up_and_takes_no_more_memory(
+    scripted: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[int] = []
+    forwards, written = 0, 0
+    stuck = threading.Event()
+    write = LogitsWriter.add
+
+    def add(writer: LogitsWriter, bits: Any) -> None:
+        nonlocal written
+        # Goes on as soon as the run can, which waits for a buffer, cannot; it never gets further ahead than this.
+        stuck.wait(0.05)
+        write(writer, bits)
+        written += 1
+
+    def answer(ids: Tensor, forward: int) -> Tensor:
+        nonlocal forwards
+        forwards += 1
+        ahead.append(forwards - 1 - written)
+        return torch.zeros(1, 17, 10)
+
+    monkeypatch.setattr("difftrace.core.logits_writer.LogitsWriter.add", add)
+    settings = {**SHAPE, "steps": 16, "gen_length": 16, "block_length": 16}
+    generate(scripted(answer), torch.tensor([[1]]), logits_to=tmp_path / "run.logits", **settings)
+    assert max(ahead) <= 4
+    assert written == 16
 
 
 @pytest.mark.parametrize("method", [Lossy(0.1), Top(3)])
