@@ -37,6 +37,10 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # A bar shows on a terminal only, and only for runs that take longer than this many seconds.
 _PROGRESS_AFTER = 2.0
 
+# Bytes of steps that wait for their evidence while logits go to a file, which is to bound the memory: on a CPU less
+# than usual, so that large steps are reduced at once.
+_HOLD_BESIDE_FILE = 8 << 20
+
 
 class DenoisingModel(Protocol):
     """A model as the sampler needs it: `config` holds the ids, a call returns an object with `logits`."""
@@ -113,8 +117,9 @@ def generate(
 
     `record` is how much is kept: `none`; `decisions`, the trajectories; `evidence`, also what each decision was made
     among; `logits`, also everything the model returned, which must fit into the host's memory. It changes no token.
-    With `logits_to` the logits go to a file during the run, which takes 128 MiB of the host's memory whatever the run's
-    length; the file appears when the run has ended, and does not if it fails. `difftrace.core.logits_file` reads it.
+    With `logits_to` the logits go to a file during the run, which takes 128 MiB of the host's memory beside what
+    evidence takes, whatever the run's length; the file appears when the run has ended, and does not if it fails.
+    `difftrace.core.logits_file` reads it.
     `tokens` and `tokens+masks` are other names of `decisions`, from which the canvas before every step follows, masks
     included; `full` is another name of `logits`.
 
@@ -149,7 +154,8 @@ def generate(
     prompt_length = prompt_ids.shape[1]
     initial = canvas.clone()
     first = canvas.new_zeros(canvas.shape[0]) if mask is None else mask.argmax(dim=-1)
-    evidence = EvidenceRecorder(first) if record in ("evidence", "logits") else None
+    hold = _HOLD_BESIDE_FILE if target is not None and canvas.device.type == "cpu" else None
+    evidence = EvidenceRecorder(first, hold) if record in ("evidence", "logits") else None
     logits = LogitsRecorder(first, steps) if record == "logits" and target is None else None
     with nullcontext() if target is None else LogitsStream(target, first, steps) as stream:
         recorders = [recorder.add for recorder in (evidence, logits, stream) if recorder is not None]

@@ -75,6 +75,7 @@ class LogitsStream:
         self._starts: list[int] = first.tolist()
         self._steps = steps
         self._layout: LogitsLayout | None = None
+        self._shape = torch.Size()
         self._free: queue.SimpleQueue[Tensor] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
         self._complete = False
@@ -99,7 +100,7 @@ class LogitsStream:
         """
         logits = step.logits.detach().reshape(step.passes, len(self._starts), *step.logits.shape[1:])
         layout = self._layout or self._begin(logits)
-        if logits.dtype != getattr(torch, layout.dtype) or logits.shape[0] != layout.passes:
+        if logits.dtype != getattr(torch, layout.dtype) or logits.shape != self._shape:
             raise SamplerError(f"the logits change to {logits.dtype} {list(step.logits.shape)} during the run")
         for row, start in enumerate(self._starts):
             for number in range(layout.passes):
@@ -130,7 +131,7 @@ class LogitsStream:
             name, self._steps, logits.shape[0], logits.shape[3], tuple(length - start for start in self._starts)
         )
         check_method(layout, self._target.method)
-        self._layout = layout
+        self._layout, self._shape = layout, logits.shape
         rows = min(length, self._buffer_rows(layout))
         pinned = logits.device.type in SENDING
         for _ in range(_BUFFERS):
