@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from _harness import Figure, describe_machine, measure_pairs, report
-from _models import add_model_options, add_run_options, build
+from _harness import Figure, measure_pairs, report
+from _models import add_model_options, add_run_options, build, describe_device
 
-from difftrace.determinism.devices import platform_key
 from difftrace.determinism.enforcement import enforce
 from difftrace.sampling import generate
 from difftrace.sampling.llada import Generation, Record
@@ -82,13 +81,7 @@ def main() -> int:
     ]
     settings = {name: value for name, value in vars(options).items() if name != "json"}
     settings["config"] = Path(options.config).name
-    machine = {
-        **describe_machine(),
-        "torch": torch.__version__,
-        "platform": platform_key(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
-    return report("overhead", settings, figures, machine, options.json)
+    return report("overhead", settings, figures, describe_device(device), options.json)
 
 
 def _target(device: torch.device, granularity: str) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from difftrace.core.deferred import DeferredRun
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, judge, judge_again, needs_writing, observe
+from pytest_difftrace.checks import Check, judge, judge_again, needs_repeating, needs_writing, observe
 from pytest_difftrace.forcing import judge_deferred
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import different_pass
@@ -87,8 +87,7 @@ class Checker:
         self._conclude(check)
 
     def _conclude(self, check: Check) -> None:
-        known = check.classification is not None and check.classification.divergence_class == "RUN_TO_RUN"
-        if check.verdict == "diverged" and not known:
+        if needs_repeating(check, self._settings):
             check = judge_again(check, self._settings)
         outcome = _OUTCOMES[check.verdict]
         if check.verdict != "passed":

@@ -143,16 +143,27 @@ def compared(check: Check, settings: Settings) -> Check:
     return judged_as(check, classify(check.golden, check.observation.run), settings)
 
 
-def judge_again(check: Check, settings: Settings) -> Check:
-    """Return `check`, which failed, after its run was repeated once, to tell whether it differs from itself.
+def needs_repeating(check: Check, settings: Settings) -> bool:
+    """Return whether the run of `check` has to be repeated before its judgement stands."""
+    found, judgement = check.classification, check.judgement
+    if found is None or judgement is None:
+        return False
+    return policies.asks_for_repetition(found, judgement, settings.fail_on)
 
-    A run that cannot be repeated, or fails when it is, leaves `check` as it is.
+
+def judge_again(check: Check, settings: Settings) -> Check:
+    """Return `check` after its run was repeated once, to tell whether it differs from itself.
+
+    A run that cannot be repeated leaves `check` as it is, and so does one of a check that failed where repeating it
+    fails.
     """
     if check.golden is None or check.observation.repeat is None:
         return check
     try:
         repeated = check.observation.repeat()
     except Exception:
+        if check.verdict == "passed":
+            raise
         # The check has failed already, and it is its own failure that is to be shown.
         return check
     return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
@@ -190,10 +201,12 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run and its logits, with the budget of the file that it replaces."""
-    budget = None if check.golden is None or loses_budget(check) else check.golden.budget
+    """Return what a recording writes: the run and its logits, with budget and probes of the file that it replaces."""
+    golden = check.golden
+    budget = None if golden is None or loses_budget(check) else golden.budget
+    probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
     logits = None if check.observation.logits is None else check.observation.logits.beside(check.target)
-    return replace(check.observation.run, budget=budget, logits=logits)
+    return replace(check.observation.run, budget=budget, probes=probes, logits=logits)
 
 
 def loses_budget(check: Check) -> bool:
@@ -209,6 +222,22 @@ def loses_budget(check: Check) -> bool:
         for run in (check.golden, check.observation.run)
     )
     return before != after
+
+
+def loses_probes(check: Check) -> bool:
+    """Return whether the file that a recording writes has probes that say nothing of the run in its place.
+
+    They are of the model on golden canvases: both must be those of the run, which also must not have failed, lest its
+    numbers be others.
+    """
+    golden, run = check.golden, check.observation.run
+    if golden is None or not golden.probes or check.source != check.target:
+        return False
+    before, after = (
+        (one.environment.get("dtype"), getattr(one.model, "weights", None), getattr(one.model, "config", None))
+        for one in (golden, run)
+    )
+    return check.verdict != "passed" or not golden.same_decisions(run) or before != after
 
 
 def written(path: Path) -> Baseline | None:

@@ -91,11 +91,11 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
     if bare and found.divergence_class is None:
         return []
-    told = settings.policy != "exact" or found.divergence_class in settings.fail_on
+    told = settings.policy != "exact" or found.divergence_class in settings.fail_on or bool(found.others)
     steps = [] if check.forced is None else divergent_steps_lines(check.forced)
     at = check.divergence or found
     logits = logits_lines(check.source, check.golden, check.observation.logits, at.step, at.sequence)
-    return [*steps, *reason_lines(found), *logits, *([f"  policy: {check.judgement.reason}"] if told else [])]
+    return [*steps, *reason_lines(found, check.judgement.reason if told else None), *logits]
 
 
 def _advice(found: Classification, command: str) -> list[str]:

@@ -20,7 +20,7 @@ from difftrace.core.side_logits import put_beside, remove_beside
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, loses_budget, to_record, verdict_on, written
+from pytest_difftrace.checks import Check, loses_budget, loses_probes, to_record, verdict_on, written
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach
@@ -178,6 +178,8 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
             noted.remarks.append("logits not reproducible")
         if loses_budget(check):
             noted.remarks.append("budget dropped")
+        if loses_probes(check):
+            noted.remarks.append("probes dropped")
 
 
 def _obstacle(repetition: Repetition) -> str | None:

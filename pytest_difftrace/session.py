@@ -34,7 +34,7 @@ Outcome = Literal[
 ]
 
 # What is worth a line at the end, with the number of checks it holds for; `pytest_difftrace.reporting` has the texts.
-Remark = Literal["logits not reproducible", "budget dropped"]
+Remark = Literal["logits not reproducible", "budget dropped", "probes dropped"]
 
 ModelKey = tuple[str, str | None, str, str]
 

@@ -150,7 +150,17 @@ def test_a_file_that_is_no_layers_file_is_refused_in_one_line(difftrace: Command
         (("bisect", BASELINE, "--dtype", "int3"), "dtype must be auto"),
         (("bisect", "absent.json"), "does not exist"),
         (("layers", BASELINE, "-o", "x.json"), "Missing option '--step'"),
-        (("layers", BASELINE, "--step", 1), "Missing option '-o'"),
+        (("layers", BASELINE, "--step", 1), "give either -o FILE or --into-baseline"),
+        (
+            ("layers", BASELINE, "--step", 1, "-o", "x.json", "--into-baseline"),
+            "give either -o FILE or --into-baseline",
+        ),
+        (("layers", BASELINE, "--step", 1, "--step", 2, "-o", "x.json"), "a file is of one --step"),
+        (("layers", BASELINE, "--step", 16, "--into-baseline"), "there is no step 16: the baseline's are 0 to 15"),
+        (
+            ("layers", BASELINE, "--step", 1, "--into-baseline", "--dtype", "bfloat16"),
+            "was in float32, not in bfloat16",
+        ),
     ],
 )
 def test_what_cannot_run_exits_with_2_and_says_why(

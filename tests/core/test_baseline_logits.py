@@ -21,7 +21,6 @@ from difftrace.core.schemas import violation
 from difftrace.core.side_logits import lies_beside, open_beside, put_beside, remove_beside
 from difftrace.core.trajectory import Trajectory
 
-OLD = Path(__file__).parent / "fixtures" / "baseline-0.2.json"
 LAYOUT = LogitsLayout("bfloat16", 2, 1, 50, (2, 4))
 DIGEST = f"sha256:{'ab' * 32}"
 
@@ -52,16 +51,6 @@ def test_it_is_no_part_of_what_has_to_be_equal(recorded: Baseline) -> None:
     other = dataclasses.replace(recorded, logits=None)
     assert other.digest == recorded.digest
     assert "logits" not in json.loads(dump(other))
-
-
-def test_a_baseline_of_format_0_2_is_read_and_written_as_0_3() -> None:
-    read = load(OLD)
-    assert read.logits is None
-    assert read.budget is not None
-    assert read.sequences[0].evidence is not None
-    written, old = json.loads(dump(read)), json.loads(OLD.read_bytes())
-    assert (written.pop("version"), old.pop("version")) == ("0.3", "0.2")
-    assert written == old
 
 
 CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

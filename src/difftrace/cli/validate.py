@@ -10,6 +10,8 @@ import click
 from difftrace.cli.baseline_files import baseline_files
 from difftrace.core.baseline import load
 from difftrace.core.errors import FormatError
+from difftrace.core.file_format import naming
+from difftrace.core.probe_steps import check_probes
 from difftrace.core.side_logits import open_beside
 from difftrace.core.text import printable
 
@@ -42,6 +44,8 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
 def _problem(file: Path) -> str | None:
     try:
         baseline = load(file)
+        with naming(printable(str(file))):
+            check_probes(baseline)
         logits = None if baseline.logits is None else open_beside(file, baseline.logits)
         if logits is not None:
             logits.check()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -14,12 +14,20 @@ from difftrace.core import strict_json
 from difftrace.core.errors import FormatError, LogitsError, TrajectoryError
 from difftrace.core.evidence import Evidence
 from difftrace.core.evidence_columns import numbers
-from difftrace.core.file_format import check_format
-from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS
+from difftrace.core.file_format import check_format, json_file, naming
+from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS, MAX_PROBE_BYTES
 from difftrace.core.logits_reference import LogitsReference
-from difftrace.core.recording import Baseline, Budget, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
+from difftrace.core.probe_steps import unpacked
+from difftrace.core.recording import (
+    Baseline,
+    Budget,
+    ModelIdentity,
+    ProbeStep,
+    SamplerIdentity,
+    SequenceRecord,
+    TestId,
+)
 from difftrace.core.schemas import violation
-from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 
 FORMAT: Final = "difftrace-baseline"
@@ -48,12 +56,10 @@ def dump(baseline: Baseline, source: str = "baseline") -> bytes:
         "sequences": [_sequence_document(record) for record in baseline.sequences],
         **({} if baseline.budget is None else {"budget": _budget_document(baseline.budget)}),
         **({} if baseline.logits is None else {"logits": baseline.logits.to_document()}),
+        **({"probes": [_probe_document(probe) for probe in baseline.probes]} if baseline.probes else {}),
     }
-    try:
-        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{source}: holds a value that JSON cannot ({printable(str(error))})") from None
-    data = text.encode("ascii") + b"\n"
+    with naming(source):
+        data = json_file(document)
     parse(data, source)
     return data
 
@@ -64,10 +70,8 @@ def parse(data: bytes, source: str) -> Baseline:
     Raises:
         FormatError: one line naming the file and the field.
     """
-    try:
+    with naming(source):
         return _baseline(data)
-    except FormatError as error:
-        raise type(error)(f"{source}: {error}") from error.__cause__
 
 
 def _baseline(data: bytes) -> Baseline:
@@ -93,6 +97,7 @@ def _baseline(data: bytes) -> Baseline:
         budget=Budget(**document["budget"]) if "budget" in document else None,
         logits=_logits(document["logits"]) if "logits" in document else None,
     )
+    baseline = replace(baseline, probes=_probes(document.get("probes", []), baseline))
     if baseline.digest != document["digest"]:
         raise FormatError("$.digest: does not match the sequences; the file was changed after it was recorded")
     _check_logits(baseline)
@@ -207,15 +212,47 @@ def _evidence(document: dict[str, str], path: str) -> Evidence:
     return evidence
 
 
+def _probe_document(probe: ProbeStep) -> dict[str, Any]:
+    return {**vars(probe), "payload": base64.b64encode(probe.payload).decode("ascii")}
+
+
+def _probes(documents: list[dict[str, Any]], baseline: Baseline) -> tuple[ProbeStep, ...]:
+    """Return the probes, each unpacked once, so that what is kept is known to be whole."""
+    announced = sum(int(document["size"]) for document in documents)
+    if announced > MAX_PROBE_BYTES:
+        raise FormatError(f"$.probes: they announce {announced} bytes, more than the limit of {MAX_PROBE_BYTES}")
+    probes: dict[tuple[int, int | None], ProbeStep] = {}
+    for index, document in enumerate(documents):
+        path, sequence = f"$.probes[{index}]", document["sequence"]
+        step, sequence = int(document["step"]), None if sequence is None else int(sequence)
+        if (step, sequence) in probes:
+            raise FormatError(f"{path}: is of the same step and sequence as another")
+        _check_place(step, sequence, baseline, path)
+        with naming(f"{path}.payload"):
+            probe = ProbeStep(step, sequence, int(document["size"]), document["digest"], _binary(document["payload"]))
+            unpacked(probe)
+        probes[step, sequence] = probe
+    return tuple(probes.values())
+
+
+def _check_place(step: int, sequence: int | None, baseline: Baseline, path: str) -> None:
+    records = baseline.sequences if sequence is None else baseline.sequences[sequence : sequence + 1]
+    if not records:
+        raise FormatError(f"{path}.sequence: there is no sequence {sequence}")
+    if any(step >= record.trajectory.num_steps for record in records):
+        raise FormatError(f"{path}.step: there is no step {step}")
+
+
 def _decoded(decode: Callable[[bytes], Decoded], text: str, path: str) -> Decoded:
+    with naming(path):
+        return decode(_binary(text))
+
+
+def _binary(text: str) -> bytes:
     try:
-        data = base64.b64decode(text, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise FormatError(f"{path}: is not base64") from None
-    try:
-        return decode(data)
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError("is not base64") from None
 
 
 def _check_vocabulary(trajectory: Trajectory, path: str, vocab_size: int | None) -> None:

@@ -59,9 +59,9 @@ class _Parting:
     differences: Differences
 
 
-def decision_finding(pair: Pair, golden: Baseline, tolerance: Tolerance | None) -> Finding:
+def decision_finding(pair: Pair, golden: Baseline, observed: Baseline, tolerance: Tolerance | None) -> Finding:
     """Return why the decisions of a pair that parts at a step differ."""
-    finding = _of_number(pair, golden) or _without_evidence(pair)
+    finding = _of_number(pair, golden, observed) or _without_evidence(pair)
     if finding is None:
         assert pair.evidences is not None
         parting = _parting(pair, *pair.evidences)
@@ -89,8 +89,9 @@ def _parting(pair: Pair, golden: Evidence, observed: Evidence) -> _Parting:
     )
 
 
-def _of_number(pair: Pair, golden: Baseline) -> Finding | None:
-    if golden.sampler is None or golden.sampler.name not in _FIXED_NUMBER:
+def _of_number(pair: Pair, golden: Baseline, observed: Baseline) -> Finding | None:
+    # Of a sampler that is not named, its schedule may be another.
+    if any(side.sampler is None or side.sampler.name not in _FIXED_NUMBER for side in (golden, observed)):
         return None
     counts = [int((record.trajectory.steps == pair.parting).sum()) for record in (pair.golden, pair.observed)]
     if counts[0] == counts[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 from difftrace.core.evidence import Evidence
@@ -138,7 +138,7 @@ class DeferredRun:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What makes the run holds its model, which is not to be copied along.
-        return replace, (self.run,)
+        return copy, (self.run,)
 
     @property
     def _outcome(self) -> Run:

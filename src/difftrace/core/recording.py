@@ -118,6 +118,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class ProbeStep:
+    """What every module of the golden model computed on the golden canvas of one step, packed.
+
+    `difftrace.core.probe_steps` packs and unpacks it; whoever compares decisions never needs it.
+
+    Attributes:
+        step: the step before which the canvas is, 0-based.
+        sequence: which sequence ran alone; None for all of them as one batch.
+        size: bytes of the document that `payload` expands to.
+        digest: `sha256:` and 64 hex digits over that document.
+        payload: a zstd frame of the document, which schemas/layers.schema.json describes.
+    """
+
+    step: int
+    sequence: int | None
+    size: int
+    digest: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
 class Baseline:
     """What ran, where it ran and what came out; at least one sequence.
 
@@ -129,6 +150,8 @@ class Baseline:
         pieces: text of the token ids that occur.
         sequences: the batch.
         budget: how far trusted environments are apart, where that was measured.
+        probes: what the model's modules computed at some steps, for `difftrace bisect` to compare with; one for each
+            step and sequence. No part of what has to reproduce.
         logits: the file of all logits beside the baseline, where they were recorded.
     """
 
@@ -139,11 +162,12 @@ class Baseline:
     pieces: Mapping[int, str]
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
+    probes: tuple[ProbeStep, ...] = ()
     logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:
-        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories, not over their evidence."""
+        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories, not over evidence or probes."""
         lines = ["difftrace-baseline-1", *(record.trajectory.digest for record in self.sequences)]
         text = "".join(f"{line}\n" for line in lines)
         return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"

@@ -40,6 +40,14 @@ def loads(data: bytes) -> Any:
         raise FormatError("is nested too deeply") from None
 
 
+def mapping(data: bytes) -> dict[str, Any]:
+    """Return the object in the UTF-8 bytes `data`; raises FormatError as `loads` does, or where it is none."""
+    document = loads(data)
+    if not isinstance(document, dict):
+        raise FormatError("is no JSON object")
+    return document
+
+
 def unprintable_string(document: Any, path: str = "$") -> str | None:
     """Return the JSON path of the first string in `document` that holds half a surrogate pair, or None.
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from difftrace.core.environments import ABSENT, comparable
 from difftrace.core.recording import Baseline
+from difftrace.core.sampler_defaults import arguments_alike
 from difftrace.core.text import printable
 from difftrace.reports.columns import clip
 
@@ -54,7 +55,7 @@ def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, An
     if one is not None and other is not None:
         named = ({"name": s.name, "version": s.version} for s in (one, other))
         yield from _fields("sampler", *named)
-        yield from _fields("sampler", one.arguments, other.arguments)
+        yield from _fields("sampler", *arguments_alike(one, other))
     if golden.environment and observed.environment:
         for name, before, after in comparable(golden.environment, observed.environment).fields:
             yield f"environment.{name}", before, after

@@ -9,7 +9,7 @@ from difftrace.core.errors import RunError
 from difftrace.core.forced_classes import classify_forced
 from difftrace.core.logits_codec import Method
 from difftrace.core.logits_reference import RecordedLogits
-from difftrace.core.policies import judge
+from difftrace.core.policies import asks_for_repetition, judge
 from difftrace.core.recording import Baseline
 from difftrace.core.verification import Asked, Verified
 from difftrace.models import LoadedModel
@@ -22,8 +22,8 @@ from difftrace.verification.runner import denoise
 def verify(loaded: LoadedModel, golden: Baseline, asked: Asked, logits: Method | None = None) -> Verified:
     """Run `golden` again with `loaded` and its recorded arguments; return what differs, and whether that passes.
 
-    A rerun that does not pass is repeated, to tell whether the model differs from itself. `logits` is how what the
-    model returns is recorded, None if it is not.
+    A rerun that does not pass is repeated, to tell whether the model differs from itself; so is one that differs where
+    RUN_TO_RUN is to fail. `logits` is how what the model returns is recorded, None if it is not.
 
     Raises:
         RunError: the baseline does not say how it was recorded, or drew random numbers that cannot be had again.
@@ -38,7 +38,7 @@ def _rerun(loaded: LoadedModel, golden: Baseline, asked: Asked, logits: Method |
     observed, recorded = _denoised(loaded, golden, asked, 1, logits)
     classification = classify(golden, observed)
     judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
-    if not judgement.passes:
+    if asks_for_repetition(classification, judgement, asked.fail_on):
         # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
         repeated, _ = _denoised(loaded, golden, asked, 2, None)
         classification = classify(golden, observed, repeated=repeated)
