@@ -19,6 +19,10 @@ class NewerFormatError(FormatError):
     """A newer version of this package wrote the file: it is not broken, and must not be overwritten."""
 
 
+class LogitsError(DiffTraceError, ValueError):
+    """Logits cannot be recorded as was asked, or a file of them does not hold what was asked for."""
+
+
 class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 

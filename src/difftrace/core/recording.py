@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
@@ -168,6 +169,7 @@ class Baseline:
         budget: how far trusted environments are apart, where that was measured.
         probes: what the model's modules computed at some steps, for `difftrace bisect` to compare with; one for each
             step and sequence. No part of what has to reproduce.
+        logits: the file of all logits beside the baseline, where they were recorded.
     """
 
     test: TestId | None
@@ -178,6 +180,7 @@ class Baseline:
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
     probes: tuple[ProbeStep, ...] = ()
+    logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:
