@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from difftrace.core.audit import Audit
 from difftrace.core.errors import RunError
 from difftrace.core.evidence import Evidence
 from difftrace.core.logits_reference import RecordedLogits
@@ -46,6 +47,7 @@ class Run:
         logits: the file that all logits went to; None where they were not recorded. It is no more compared than repeat.
         repeat: runs the same again; None where that is not possible. No part of what the run is: it is neither
             compared nor recorded, and a copy comes without it.
+        audit: what the loop drew at random and selected, for people to read; neither compared nor recorded.
 
     Raises:
         RunError: there is no sequence, or not one text or evidence for each.
@@ -62,6 +64,7 @@ class Run:
     evidences: tuple[Evidence | None, ...] | None = None
     logits: RecordedLogits | None = field(default=None, compare=False, repr=False)
     repeat: Callable[[], Run] | None = field(default=None, compare=False, repr=False)
+    audit: Audit | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.trajectories:
