@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_difftrace import foreign, manifest, options, reporting, workers, writing
+from pytest_difftrace import foreign, manifest, on_github, options, reporting, workers, writing
 from pytest_difftrace.fixtures import difftrace, llada
 from pytest_difftrace.session import SESSION, Session
 
@@ -47,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(manifest.Collecting(collected), "difftrace-manifest")
     if writing.writes(config):
         config.pluginmanager.register(writing.Writing(config, session, collected), "difftrace-writing")
+        if on_github.applies():
+            config.pluginmanager.register(on_github.OnGitHub(), "difftrace-on-github")
     if settings.explicit:
         foreign.refuse()
     if settings.mode == "record":

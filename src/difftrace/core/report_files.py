@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def find_rootdir(files: ReportFiles, given: Path | None, modules: Iterable[str])
         absent = next((module for module in wanted if not has_module(folder, module)), None)
         if absent is None:
             return folder
-        missing.append(f"{printable(absent)} is not in {printable(str(folder.absolute()))}")
+        missing.append(f"{printable(absent)} is not in {printable(os.path.normpath(folder.absolute()))}")
     raise ReportError(f"{'; '.join(missing)}: give the folder of the tests that were run with --rootdir")
 
 
