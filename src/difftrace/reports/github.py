@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from difftrace.core.checked import Checked
+from difftrace.core.text import printable
 from difftrace.reports.acceptance import class_title
 
 MOST: Final = 9
@@ -39,7 +40,7 @@ def escaped_property(text: str) -> str:
 def _annotation(check: Checked, file: str) -> str:
     title = class_title(check) if check.status == "diverged" else check.status
     lines = (check.text or check.status).splitlines()
-    text = "\n".join([check.title, *lines[:_MOST_LINES]])
+    text = "\n".join([printable(check.title), *lines[:_MOST_LINES]])
     properties = {"file": file, "line": str(check.line), "title": f"DiffTrace: {title}"}
     listed = ",".join(f"{name}={escaped_property(value)}" for name, value in properties.items())
     return f"::error {listed}::{escaped_data(text)}"
