@@ -96,7 +96,8 @@ def test_no_link_leads_out_of_it(diverging, run_pytest, pytester, link):
 
 def test_hostile_ids_and_folders_stay_inside(pytester, suite, run_pytest):
     suite(
-        "@pytest.mark.parametrize('p', ['../../x', '/etc/x', 'x' * 300, 'a\\x00b'])\ndef test_a(p, difftrace): difftrace.check(traj(3))\n"
+        "@pytest.mark.parametrize('p', ['../../x', '/etc/x', 'x' * 300, 'a\\x00b'])\n"
+        "def test_a(p, difftrace): difftrace.check(traj(3))\n"
     )
     folder = pytester.path / "a b" / "c:d"
     folder.mkdir(parents=True)
@@ -130,7 +131,8 @@ def test_the_end_names_classes_and_the_next_commands_once(diverging, run_pytest)
     told = [line for line in lines if line.startswith("difftrace: to ") or "by class" in line]
     assert told == [
         "difftrace: diverged by class: 1 unexplained",
-        "difftrace: to see:    difftrace diff __difftrace__/test_x/test_a.json .difftrace/received/test_x.py/test_a.json",
+        "difftrace: to see:    difftrace diff __difftrace__/test_x/test_a.json"
+        " .difftrace/received/test_x.py/test_a.json",
         "difftrace: to accept: difftrace accept .difftrace",
         "difftrace: to record: pytest --difftrace-record test_x.py::test_a",
     ]
