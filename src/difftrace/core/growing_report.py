@@ -38,7 +38,7 @@ class GrowingReport:
         self._named[nodeid, name] = (check["status"], check["class"])
 
     def encoded(self, frame: Report) -> bytes:
-        """Return the report as JSON, a line for each test and check: `frame`, which has none of its own, with tests, checks and places."""
+        """Return the report as JSON, a line for each test and check: `frame`, which has none, with all that is known."""
         tests = [text for _, text in self._tests.values()]
         order = [*self._tests, *(nodeid for nodeid in self._checks if nodeid not in self._tests)]
         checks = [text for nodeid in order for text in self._checks.get(nodeid, {}).values()]
@@ -52,7 +52,8 @@ class GrowingReport:
         }
         head = json.dumps(document)[:-1]
         lists = {"environments": self._environments, "tests": tests, "checks": checks}
-        body = "".join(f',\n"{name}": [\n' + ",\n".join(texts) + "\n]" for name, texts in lists.items())
+        listed = (f',\n"{name}": [\n' + ",\n".join(texts) + "\n]" for name, texts in lists.items())
+        body = "".join(listed)
         return f"{head}{body}\n}}\n".encode("ascii")
 
 
