@@ -38,7 +38,7 @@ class GrowingReport:
         self._named[nodeid, name] = (check["status"], check["class"])
 
     def encoded(self, frame: Report) -> bytes:
-        """Return the report as JSON, a line for each test and check: `frame`, which has none, with all that is known."""
+        """Return the report as JSON, a line for each test and check: `frame`, which has none, with what is known."""
         tests = [text for _, text in self._tests.values()]
         order = [*self._tests, *(nodeid for nodeid in self._checks if nodeid not in self._tests)]
         checks = [text for nodeid in order for text in self._checks.get(nodeid, {}).values()]
