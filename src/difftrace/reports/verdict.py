@@ -31,7 +31,7 @@ def reason_lines(classification: Classification) -> list[str]:
         lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
         lines += wrapped(f"budget: {classification.tau_source or 'none'}", "  ")
     if classification.outcome is not None:
-        lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
+        lines += wrapped(f"outcome: {outcome_text(classification.outcome)}", "  ")
     for sentence in classification.cannot_tell:
         lines += wrapped(f"cannot tell: {sentence}", "  ")
     return lines
@@ -53,7 +53,8 @@ def measured_text(measured: Measured) -> str:
     return f"{measured.quantity} differ by {unit}{measured.epsilon:.2g} ({budget}{counted})"
 
 
-def _outcome(outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome) -> str:
+    """Return "3 final tokens and 5 commits differ"."""
     commits = _counted(outcome.commits, "commit")
     if outcome.kind == "IDENTICAL":
         return "the same decisions"
