@@ -31,3 +31,6 @@ MAX_EVIDENCE_NUMBERS: Final = 1 << 22
 
 MAX_LAYERS_BYTES: Final = 64 << 20
 """Largest layers file, in bytes; that of a model of LLaDA-8B's 32 layers takes 0.6 MB."""
+
+MAX_REPORT_BYTES: Final = 256 << 20
+"""Largest report file, in bytes; 2,000 failed checks with their texts take about 12 MB."""
