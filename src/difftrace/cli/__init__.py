@@ -15,6 +15,7 @@ _COMMANDS = {
     "bisect": "difftrace.cli.bisect",
     "calibrate": "difftrace.cli.calibrate",
     "doctor": "difftrace.cli.doctor",
+    "html": "difftrace.cli.html",
     "layers": "difftrace.cli.layers",
     "scan": "difftrace.cli.scan",
     "validate": "difftrace.cli.validate",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from difftrace.core.checked import ReportedMeasure, ReportedOutcome
 from difftrace.core.classification import Classification
 from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
@@ -45,7 +46,7 @@ def _heading(classification: Classification) -> str:
     return f"{name}{kind}{where}"
 
 
-def measured_text(measured: Measured) -> str:
+def measured_text(measured: Measured | ReportedMeasure) -> str:
     """Return "logits differ by rms 0.095 (budget 0.14, 1 step)"."""
     unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
     budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
@@ -53,7 +54,7 @@ def measured_text(measured: Measured) -> str:
     return f"{measured.quantity} differ by {unit}{measured.epsilon:.2g} ({budget}{counted})"
 
 
-def outcome_text(outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome | ReportedOutcome) -> str:
     """Return "3 final tokens and 5 commits differ"."""
     commits = _counted(outcome.commits, "commit")
     if outcome.kind == "IDENTICAL":

@@ -1,10 +1,10 @@
 """The explorer: checks and their trajectories as one HTML file that opens from disk and loads nothing.
 
-`page` puts the file together, `details` says what is known of a check, `sides` what its runs decided, `packing` how
-that travels in the file; `assets/` holds the page, its style and its script.
+`sources` reads reports and baselines into entries, `page` puts the file together, `details` says what it holds of a
+check, `sides` what of its runs, `packing` how that travels in it; `assets/` has the page's frame, style and script.
 """
 
-from difftrace.reports.explorer.entry import Entry
+from difftrace.reports.explorer.entry import Entry, Parting, Verdict
 from difftrace.reports.explorer.page import explorer_page
 
-__all__ = ["Entry", "explorer_page"]
+__all__ = ["Entry", "Parting", "Verdict", "explorer_page"]

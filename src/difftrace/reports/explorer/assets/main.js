@@ -70,7 +70,6 @@ async function select(index) {
 
 function show(check, details) {
   const { sequences } = details;
-  const both = sequences.some((sequence) => sequence.sides.every(Boolean));
   const jump = make("button", { type: "button", class: "jump", hidden: true, onclick: toDivergence });
   const picker =
     sequences.length > 1
@@ -88,7 +87,7 @@ function show(check, details) {
       headPanel(check, details, jump),
       picker,
       place,
-      fieldsPanel(details, both),
+      fieldsPanel(details),
       factsPanel(details),
     ].filter(Boolean),
   );
@@ -117,6 +116,7 @@ function pick(index) {
 
 function divergenceText({ kind, step, position }) {
   if (kind === "decision") return `First divergence: step ${step}, position ${position}`;
+  if (kind === "sequences") return "Another number of sequences";
   if (kind === "length") return `One run ends at step ${step}`;
   const what = kind === "prompt" ? "Prompts" : "First canvases";
   return `${what} differ${position === null ? "" : ` at position ${position}`}`;

@@ -3,9 +3,7 @@
 function headPanel(check, details, jump) {
   const { verdict } = details;
   const [module, name] = splitTest(check.test);
-  const kind = verdict && verdict.kind ? ` (${verdict.kind})` : "";
-  const differs = check.class && check.class !== "IDENTICAL";
-  const title = check.class ? check.class + kind : check.status === "failed" ? "" : null;
+  const differs = Boolean(check.class) && check.class !== "IDENTICAL";
   return make(
     "header",
     { class: "head" },
@@ -16,12 +14,12 @@ function headPanel(check, details, jump) {
       { class: "status" },
       badge(check.status),
       make("b", {}, capital(check.outcome)),
-      title && differs ? make("span", { class: "class" }, title) : null,
+      differs ? make("span", { class: "class" }, check.class) : null,
       jump,
     ),
     verdict && verdict.reason && differs ? make("p", { class: "reason" }, verdict.reason) : null,
     details.problems.map((problem) => make("p", { class: "problem" }, problem)),
-    verdict && differs ? verdictList(verdict) : null,
+    verdict && (differs || check.status === "failed") ? verdictList(verdict) : null,
   );
 }
 
@@ -40,12 +38,16 @@ function pairs(rows) {
   return make("dl", {}, rows.map(([label, text]) => [make("dt", {}, label), make("dd", {}, text)]));
 }
 
-function factsPanel(details) {
-  return details.facts.length ? section("This check", pairs(details.facts)) : null;
+function factsPanel({ facts, verdict }) {
+  const text = verdict ? verdict.text : [];
+  if (!facts.length && !text.length) return null;
+  const failure = make("details", {}, make("summary", {}, "The failure as the terminal shows it"), make("pre", {}, text.join("\n")));
+  return section("This check", pairs(facts), text.length ? failure : null);
 }
 
 // Tables of what ran and where: what differs is shown, the rest can be opened.
-function fieldsPanel(details, both) {
+function fieldsPanel(details) {
+  const both = details.compared;
   const differing = details.fields.filter((field) => field[3]);
   const equal = details.fields.filter((field) => !field[3]);
   if (!details.fields.length) return null;
