@@ -116,7 +116,8 @@ class Tab:
     def until(self, condition: str) -> None:
         """Wait until `condition` holds, looked at between the frames that the page draws."""
         body = f"const look = () => ({condition}) ? done(true) : requestAnimationFrame(look); look();"
-        assert self.run(f"new Promise((done, late) => {{ {body} setTimeout(() => late('{condition[:60]!a}'), 20000); }})")
+        late = f"setTimeout(() => done(false), {1000 * _PATIENCE / 2});"
+        assert self.run(f"new Promise((done) => {{ {body} {late} }})"), f"this never came true: {condition}"
 
     def press(self, key: str, *, shift: bool = False) -> None:
         text = {"text": key} if len(key) == 1 else {}

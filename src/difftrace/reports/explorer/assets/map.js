@@ -1,9 +1,9 @@
 // The map of a run: positions from left to right, steps downwards, a coloured cell where a step committed a position
 // and a tint below it, where the position stays filled. Beside it, on the same rows, how close each step's choice was.
 
-const axis = { left: 34, top: 18, bottom: 4, strip: 86, gutter: 12 };
+const axis = { left: 38, top: 34, bottom: 4, strip: 86, gutter: 22 };
 const largestCell = 26;
-const mapHeight = { least: 96, most: 340, row: 18 };
+const mapHeight = { least: 84, most: 340, row: 15 };
 
 class TrajectoryMap {
   // `moved(step, position)` is called for the cell under the pointer, `chosen(step)` for a click.
@@ -30,7 +30,7 @@ class TrajectoryMap {
     const strip = this.side.evidence && available > 260 ? axis.strip + axis.gutter : 0;
     const columns = Math.max(1, this.side.width);
     const width = Math.min(available - axis.left - strip - 1, columns * largestCell);
-    const height = Math.min(mapHeight.most, Math.max(mapHeight.least, Math.min(this.rows, 400) * mapHeight.row));
+    const height = Math.min(mapHeight.most, Math.max(mapHeight.least, this.rows * mapHeight.row));
     const row = Math.min(height / this.rows, largestCell);
     Object.assign(this, { width, height: row * this.rows, column: width / columns, row, strip });
     const size = [axis.left + width + strip + 1, axis.top + this.height + axis.bottom];
@@ -94,10 +94,15 @@ class TrajectoryMap {
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     for (const step of ticks(0, this.side.steps - 1, this.height / 26)) {
-      pen.fillText(String(step), axis.left - 6, this.y(step) + this.row / 2);
+      pen.fillText(String(step), axis.left - 10, this.y(step) + this.row / 2);
     }
     pen.textAlign = "center";
     pen.textBaseline = "alphabetic";
+    pen.textAlign = "left";
+    pen.fillText("position", axis.left, 10);
+    pen.textAlign = "right";
+    pen.fillText("step", axis.left - 10, axis.top - 6);
+    pen.textAlign = "center";
     const { start, width } = this.side;
     for (const position of ticks(start, start + width - 1, this.width / 40)) {
       pen.fillText(String(position), this.x(position - start) + this.column / 2, axis.top - 6);
@@ -111,6 +116,7 @@ class TrajectoryMap {
     pen.strokeStyle = colours.line;
     pen.lineWidth = 1;
     pen.fillStyle = colours.soft;
+    pen.fillText("closeness", left + 6 + inner / 2, 10);
     for (const [value, text] of [[0.001, "10⁻³"], [0.1, "0.1"], [10, "10"]]) {
       const x = Math.round(Math.min(at(value), left + 6 + inner)) + 0.5;
       pen.beginPath();

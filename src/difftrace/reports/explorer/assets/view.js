@@ -29,10 +29,10 @@ class SequenceView {
       "div",
       { class: this.both ? "view both" : "view" },
       this.controls,
+      make("div", { class: "pair" }, this.words.map((one) => one.element)),
       make("div", { class: "maps" }, this.maps.map((map) => map.element)),
       this.legend,
       this.readout,
-      make("section", { class: "canvases" }, make("h3", {}, "Canvas"), make("div", { class: "pair" }, this.words.map((one) => one.element))),
       make("section", {}, this.stepTitle, make("div", { class: "pair" }, this.decisions.map((one) => one.element))),
     );
   }
@@ -78,6 +78,7 @@ class SequenceView {
   draw() {
     const name = this.colouring();
     press(this.colours, name);
+    for (const one of this.words) one.reserve();
     for (const map of this.maps) map.draw(colourings[name]);
     this.drawLegend(colourings[name]);
     this.drawCursors();

@@ -6,6 +6,11 @@ function tokenText(tokens, index) {
   return piece === "" ? "⟨⟩" : piece;
 }
 
+// Whether a token is one of those that models write as <|…|>, which end and pad more than they say.
+function isSpecial(tokens, index) {
+  return /^<\|.*\|>$/.test(tokens.pieces[index] ?? "");
+}
+
 // The same where it stands alone, so that blanks show.
 function quoted(tokens, index) {
   const piece = tokens.pieces[index];
@@ -17,7 +22,7 @@ class Words {
     Object.assign(this, { side, other, tokens, divergence });
     this.cells = range(0, side.width).map((position) => make("span", { "data-position": position }));
     this.ended = make("p", { class: "note", hidden: true });
-    const text = make("div", { class: "words" }, this.cells);
+    const text = (this.text = make("div", { class: "words" }, this.cells));
     text.addEventListener("pointerover", (event) => {
       const position = event.target.dataset.position;
       moved(null, position === undefined ? null : Number(position));
@@ -32,6 +37,16 @@ class Words {
     this.element = make("div", { class: "side" }, make("h4", {}, label), prompt, text, this.ended);
   }
 
+  // Take the room of the final canvas at once, so that what is below stays where it is while the text grows.
+  reserve() {
+    const contents = this.cells.map((cell) => cell.textContent);
+    const canvas = this.side.canvas(this.side.steps);
+    this.text.style.minHeight = "";
+    this.cells.forEach((cell, position) => (cell.textContent = tokenText(this.tokens, canvas[position])));
+    this.text.style.minHeight = `${this.text.offsetHeight}px`;
+    this.cells.forEach((cell, position) => (cell.textContent = contents[position]));
+  }
+
   update(step, focus) {
     const { side, other } = this;
     const canvas = side.canvas(step + 1);
@@ -42,7 +57,7 @@ class Words {
       const masked = token === side.mask;
       const differs = against && (position >= against.length || against[position] !== token);
       const names = [
-        masked ? "masked" : "",
+        masked ? "masked" : isSpecial(this.tokens, token) ? "special" : "",
         fresh.has(position) ? "fresh" : "",
         differs ? "differs" : "",
         this.parts(position, step) ? "parts" : "",
