@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from difftrace.core.baseline_names import baseline_path, file_stem
 from difftrace.core.recording import TestId
-from pytest_difftrace.locations import baseline_path, file_stem
 
 HASHED = re.compile(r".+~[0-9a-f]{8}")
 
