@@ -91,7 +91,8 @@ def _is_report(file: Path) -> bool:
 
 def _entries(reports: Sequence[tuple[Path, Report]]) -> Iterator[Entry]:
     for file, report in reports:
-        yield from report_entries(report, file)
+        folders = (None if one is None else file.parent / one for one in (report.rootdir, report.results))
+        yield from report_entries(report, *folders)
 
 
 def _baseline(file: Path, *, named: bool) -> Entry:

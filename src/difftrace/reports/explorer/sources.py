@@ -8,7 +8,8 @@ from typing import Final
 
 from difftrace.core.baseline import load as load_baseline
 from difftrace.core.checked import Checked, FirstDivergence
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import FormatError, PathError
+from difftrace.core.inside import inside
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run_report import Report
 from difftrace.core.suspects import Suspect
@@ -31,10 +32,16 @@ def report_facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "Ran on", ", ".join(_said(name, environment[name]) for name in _WHERE if environment.get(name))
 
 
-def report_entries(report: Report, file: Path) -> Iterator[Entry]:
-    """Yield the checks of `report`, which was read from `file`, each with its files as far as they can be read."""
+def report_entries(report: Report, root: Path | None, results: Path | None) -> Iterator[Entry]:
+    """Yield the checks of `report`, each with its files as far as they can be read.
+
+    Args:
+        report: what is said of them.
+        root: the folder that paths of baselines start from; None where it is not known.
+        results: likewise of received runs.
+    """
     for check in report.checks:
-        yield _entry(check, report, file.parent)
+        yield _entry(check, root, results)
 
 
 def baseline_entry(file: Path) -> Entry:
@@ -54,15 +61,13 @@ def unreadable_entry(file: Path, error: FormatError) -> Entry:
     return Entry(file.name, "failed", "unreadable", "INVALID", problems=(str(error),), facts=(("File", str(file)),))
 
 
-def _entry(check: Checked, report: Report, folder: Path) -> Entry:
+def _entry(check: Checked, root: Path | None, results: Path | None) -> Entry:
     problems: list[str] = []
     golden = observed = None
     if check.baseline is not None and check.baseline.digest is not None:
-        path = _beside(folder, report.rootdir, check.baseline.path)
-        golden = _read(path, "baseline", check.baseline.digest, problems)
+        golden = _read(root, check.baseline.path, "baseline", check.baseline.digest, problems)
     if check.received is not None:
-        path = _beside(folder, report.results, check.received.path)
-        observed = _read(path, "received run", check.received.digest, problems)
+        observed = _read(results, check.received.path, "received run", check.received.digest, problems)
     return Entry(
         test=check.title,
         status=_status(check),
@@ -77,26 +82,23 @@ def _entry(check: Checked, report: Report, folder: Path) -> Entry:
     )
 
 
-def _read(path: Path | None, what: str, digest: str, problems: list[str]) -> Baseline | None:
-    """Return the recording in `path`; None where there is none, which is added to `problems`."""
-    if path is None:
-        problems.append(f"The {what} is not shown: the report does not say where it is.")
-        return None
-    if not path.exists():
-        problems.append(f"The {what} is not shown: there is no file {path}.")
+def _read(folder: Path | None, name: str, what: str, digest: str, problems: list[str]) -> Baseline | None:
+    """Return the recording in the file `name` of `folder`; None where there is none, which is added to `problems`."""
+    if folder is None:
+        problems.append(f"The {what} is not shown: the report does not say which folder {name} is in.")
         return None
     try:
+        path = inside(folder, name)
+        if not path.exists():
+            problems.append(f"The {what} is not shown: there is no file {path}.")
+            return None
         found = load_baseline(path)
-    except FormatError as error:
+    except (FormatError, PathError) as error:
         problems.append(f"The {what} is not shown: {error}.")
         return None
     if found.digest != digest:
         problems.append(f"The {what} was written anew since the report: {path} is shown as it is now.")
     return found
-
-
-def _beside(folder: Path, relative: str | None, path: str) -> Path | None:
-    return None if relative is None else folder / relative / path
 
 
 def _status(check: Checked) -> Status:

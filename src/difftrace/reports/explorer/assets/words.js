@@ -33,18 +33,21 @@ class Words {
       const last = position === undefined ? null : side.eventAt(Number(position), side.steps);
       if (last !== null) chosen(side.stepOf[last]);
     });
-    const prompt = side.prompt ? make("p", { class: "prompt" }, make("b", {}, "Prompt "), side.prompt) : null;
+    const prompt = side.prompt ? make("p", { class: "prompt" }, make("b", {}, "Prompt"), side.prompt) : null;
     this.element = make("div", { class: "side" }, make("h4", {}, label), prompt, text, this.ended);
   }
 
   // Take the room of the final canvas at once, so that what is below stays where it is while the text grows.
   reserve() {
-    const contents = this.cells.map((cell) => cell.textContent);
+    const shown = this.cells.map((cell) => [cell.textContent, cell.className]);
     const canvas = this.side.canvas(this.side.steps);
     this.text.style.minHeight = "";
-    this.cells.forEach((cell, position) => (cell.textContent = tokenText(this.tokens, canvas[position])));
+    this.cells.forEach((cell, position) => {
+      cell.textContent = tokenText(this.tokens, canvas[position]);
+      cell.className = isSpecial(this.tokens, canvas[position]) ? "special" : "";
+    });
     this.text.style.minHeight = `${this.text.offsetHeight}px`;
-    this.cells.forEach((cell, position) => (cell.textContent = contents[position]));
+    this.cells.forEach((cell, position) => ([cell.textContent, cell.className] = shown[position]));
   }
 
   update(step, focus) {
