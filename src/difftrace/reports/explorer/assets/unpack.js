@@ -1,15 +1,14 @@
 // Unpacking a check: packing.py, details.py and sides.py of difftrace.reports.explorer say what is in a pack.
 
-const readers = {
-  u1: (bytes) => bytes,
-  u2: (bytes) => new Uint16Array(bytes.buffer),
-  u4: (bytes) => new Uint32Array(bytes.buffer),
-  bf: (bytes) => {
-    const words = Uint32Array.from(new Uint16Array(bytes.buffer), (upper) => upper << 16);
-    return new Float32Array(words.buffer);
-  },
-};
 const widths = { u1: 1, u2: 2, u4: 4, bf: 2 };
+
+// The numbers of a column: the lowest bytes of all come first. Those of `bf` are the upper halves of float32.
+function read(type, bytes, count) {
+  const lift = type === "bf" ? 16 : 0;
+  const numbers = new Uint32Array(count);
+  for (let at = 0; at < bytes.length; at++) numbers[at % count] |= bytes[at] << (lift + 8 * Math.floor(at / count));
+  return lift ? new Float32Array(numbers.buffer) : numbers;
+}
 
 async function unpack(pack) {
   const packed = Uint8Array.from(atob(pack), (character) => character.charCodeAt(0));
@@ -19,7 +18,7 @@ async function unpack(pack) {
   const check = JSON.parse(new TextDecoder().decode(data.subarray(4, offset)));
   const column = ([name, type, count]) => {
     const end = offset + count * widths[type];
-    const values = readers[type](data.slice(offset, end));
+    const values = read(type, data.subarray(offset, end), count);
     offset = end;
     return [name, values];
   };
