@@ -26,6 +26,7 @@ from pytest_difftrace.checks import (
 )
 from pytest_difftrace.entries import Untold, entry_of
 from pytest_difftrace.forcing import judge_deferred
+from pytest_difftrace.junit import note_properties
 from pytest_difftrace.locations import test_id
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import different_pass
@@ -179,6 +180,7 @@ class Checker:
             self._item, observation, status, self._settings, watch.seconds, check=check, text=text, received=received
         )
         notes(self._item).entries.append(entry)
+        note_properties(self._item, [entry])
 
     def _fail(
         self, status: Status, check: Check, text: str, watch: Stopwatch, received: ReceivedFile | None = None

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_difftrace import foreign, manifest, options, reporting, workers, writing
+from pytest_difftrace import foreign, manifest, on_github, options, reporting, workers, writing
 from pytest_difftrace.fixtures import difftrace, llada
 from pytest_difftrace.session import SESSION, Session
 
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_difftrace.exploring import Exploring
 
             config.pluginmanager.register(Exploring(session), "difftrace-exploring")
+        if on_github.applies():
+            config.pluginmanager.register(on_github.OnGitHub(), "difftrace-on-github")
     if settings.explicit:
         foreign.refuse()
     if settings.mode == "record":

@@ -23,6 +23,7 @@ from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
 from pytest_difftrace.checks import Check, loses_budget, owner, to_record, verdict_on
 from pytest_difftrace.entries import entry_of
+from pytest_difftrace.junit import note_properties
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach
@@ -136,11 +137,13 @@ def _entries(
     """Return what became of checks, in the order of the test."""
     settings = item.config.stash[SESSION].settings
     named = set(names)
-    return [
+    entries = [
         entry_of(item, check.observation, status, settings, repetition.seconds.get(name, 0.0), check=check, text=text)
         for name, check in repetition.first.items()
         if name in named
     ]
+    note_properties(item, entries)
+    return entries
 
 
 def _settle_first_run(item: pytest.Item, reports: list[pytest.TestReport], repetition: Repetition) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_difftrace import passes, platforms, strategies
+from pytest_difftrace import next_steps, passes, platforms, strategies
 from pytest_difftrace.colour import colour_failures
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import Pass
@@ -115,7 +115,11 @@ class Tally:
         session = config.stash[SESSION]
         counts = session.outcomes
         below = passes.lines(session.passes, config.get_verbosity() > 0)
-        if counts and (session.settings.explicit or counts["skipped"] or counts["allowed"] or below):
+        if (
+            config.get_verbosity() > -2
+            and counts
+            and (session.settings.explicit or counts["skipped"] or counts["allowed"] or below)
+        ):
             good = all(outcome in _GOOD for outcome in counts)
             terminalreporter.write_line(summary(session), green=good, red=not good)
         for line in (*below, *_remarks(session)):
@@ -125,6 +129,10 @@ class Tally:
                 terminalreporter.write_line(f"{_PREFIX}{count} verified by scoring golden canvases{rests_on}")
             for one, count in sorted(session.elsewhere.items()):
                 terminalreporter.write_line(platforms.summary(one, count))
+        for line in next_steps.step_lines(config):
+            terminalreporter.write_line(line, bold=True)
+        for problem in session.problems:
+            terminalreporter.write_line(f"{_PREFIX}{problem}", red=True)
         if getattr(config.option, "dist", None) == "loadgroup":
             for line in scattered(session):
                 terminalreporter.write_line(line, yellow=True)

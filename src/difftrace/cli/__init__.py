@@ -12,11 +12,14 @@ from difftrace.core.errors import DiffTraceError
 from difftrace.core.text import printable
 
 _COMMANDS = {
+    "accept": "difftrace.cli.accept",
     "bisect": "difftrace.cli.bisect",
     "calibrate": "difftrace.cli.calibrate",
     "doctor": "difftrace.cli.doctor",
     "html": "difftrace.cli.html",
     "layers": "difftrace.cli.layers",
+    "merge": "difftrace.cli.merge",
+    "prune": "difftrace.cli.prune",
     "scan": "difftrace.cli.scan",
     "validate": "difftrace.cli.validate",
     "verify": "difftrace.cli.verify",
