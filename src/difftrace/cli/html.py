@@ -23,9 +23,7 @@ _REPORT_NAME: Final = "report.json"
 
 
 @click.command("html")
-@click.argument(
-    "paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
-)
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o",
     "--output",

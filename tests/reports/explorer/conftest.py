@@ -30,7 +30,7 @@ def _recording(
     prompt_text: str | None = "the prompt",
     environment: dict[str, Any] | None = None,
 ) -> Baseline:
-    """Return a run that commits `length` / `steps` positions a step; from step `parts_at` on other ones than without."""
+    """Return a run that commits `length` / `steps` positions a step, from `parts_at` on others than without it."""
     rng = np.random.default_rng(seed)
     per_step = length // steps
     order, tokens = rng.permutation(length), (rng.zipf(1.3, length) - 1) % WORDS + 100
@@ -59,7 +59,9 @@ def _recording(
         model=ModelIdentity("made", None, None, None, None, WORDS + 200_000, MASK),
         sampler=SamplerIdentity("llada", 1, {"steps": steps, "gen_length": length}),
         environment=environment or {"torch": "2.13.0", "dtype": "float32", "threads": 2},
-        pieces=pieces if pieces is not None else {token: f" word{token}" for token in sorted({*tokens.tolist(), *PROMPT})},
+        pieces=pieces
+        if pieces is not None
+        else {token: f" word{token}" for token in sorted({*tokens.tolist(), *PROMPT})},
         sequences=(record,),
     )
 

@@ -48,7 +48,9 @@ def test_the_page_names_no_address_that_could_be_loaded():
 
 def test_the_same_checks_give_the_same_page(recording):
     pages = {
-        explorer_page("t", [("a", "b")], [Entry("x", "failed", "diverged", golden=recording(), observed=recording(seed=1))])
+        explorer_page(
+            "t", [("a", "b")], [Entry("x", "failed", "diverged", golden=recording(), observed=recording(seed=1))]
+        )
         for _ in range(2)
     }
     assert len(pages) == 1

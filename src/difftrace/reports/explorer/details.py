@@ -84,7 +84,8 @@ def _fields(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
     sides = [_described(baseline) for baseline in (entry.golden, entry.observed)]
     for name in {**sides[0], **sides[1]}:
         if name not in differing:
-            yield name, *(_value(one.get(name, ABSENT)) for one in sides), ""
+            golden, observed = (_value(one.get(name, ABSENT)) for one in sides)
+            yield name, golden, observed, ""
 
 
 def _differing(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
@@ -96,7 +97,8 @@ def _differing(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
             yield name, _value(before), _value(after), marks.get(name, "differs")
     elif entry.verdict is not None:
         for one in entry.verdict.suspects:
-            yield one.field, *(None if value is None else str(value) for value in (one.golden, one.observed)), "differs"
+            before, after = (None if value is None else str(value) for value in (one.golden, one.observed))
+            yield one.field, before, after, "differs"
 
 
 def _described(baseline: Baseline | None) -> dict[str, Any]:

@@ -85,5 +85,6 @@ def _bfloat16(values: Array) -> Array:
     bits = values.astype("<f4").view("<u4")
     rounded = (bits.astype(np.uint64) + 0x8000) >> 16
     # Rounding up must make no infinity of the largest finite numbers, and NaN has no digits to round.
-    finite = np.isfinite(values)
-    return np.where(finite, np.minimum(rounded & 0x7FFF, 0x7F7F) | (bits >> 31 << 15), np.where(np.isnan(values), 0x7FC0, bits >> 16))
+    finite = np.minimum(rounded & 0x7FFF, 0x7F7F) | (bits >> 31 << 15)
+    special = np.where(np.isnan(values), 0x7FC0, bits >> 16)
+    return np.where(np.isfinite(values), finite, special)

@@ -136,9 +136,9 @@ class Tab:
         return self.run(f"document.querySelector({json.dumps(selector)}).textContent")
 
     def texts(self, selector: str) -> list[str]:
-        return self.run(
-            f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.offsetParent).map(e => e.textContent)"
-        )
+        """The texts of what `selector` finds and is shown."""
+        found = f"[...document.querySelectorAll({json.dumps(selector)})]"
+        return self.run(f"{found}.filter(e => e.offsetParent).map(e => e.textContent)")
 
     def picture(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
@@ -153,7 +153,12 @@ class Tab:
         """What was written to the console, thrown, logged by the browser (a breach of the policy, say) or asked in a
         dialog."""
         self.run("0")
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+        kinds = (
+            "Runtime.consoleAPICalled",
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+            "Page.javascriptDialogOpening",
+        )
         return [one for kind in kinds for one in self._events(kind)]
 
     def close(self) -> None:

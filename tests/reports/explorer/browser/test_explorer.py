@@ -101,20 +101,18 @@ def test_the_map_colours_the_cell_of_every_commit(opened, recording):
     trajectory = entry.golden.sequences[0].trajectory
     pixels = """(() => {
       const canvas = document.querySelector('.map canvas'), pen = canvas.getContext('2d');
-      const { left, top } = { left: 38, top: 34 };
+      const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
       const colour = (position, step) => {
-        const box = { column: 26, row: 15 };
-        return [...pen.getImageData(left + (position + 0.5) * box.column, top + (step + 0.5) * box.row, 1, 1).data].join();
+        const [x, y] = [38 + (position + 0.5) * 26, 34 + (step + 0.5) * 15].map(Math.floor);
+        return [...data.slice(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 4)].join();
       };
-      return Array.from({ length: 8 }, (_, step) => Array.from({ length: 16 }, (_, position) => colour(position, step)));
+      const upTo = (length) => Array.from({ length }, (_, index) => index);
+      return upTo(8).map(step => upTo(16).map(position => colour(position, step)));
     })()"""
     drawn = tab.run(pixels)
     masked, filled = "238,240,242,255", "219,225,231,255"
     start = trajectory.prompt.size
-    committed = {
-        (int(step), int(position) - start): True
-        for step, position in zip(trajectory.steps, trajectory.positions, strict=True)
-    }
+    committed = set(zip(trajectory.steps.tolist(), (trajectory.positions - start).tolist(), strict=True))
     since = {position: step for step, position in committed}
     for step, row in enumerate(drawn):
         for position, colour in enumerate(row):
@@ -131,12 +129,16 @@ def test_a_step_lists_its_decisions_and_the_best_position_passed_over(opened, re
     step = 3
     events = [index for index, one in enumerate(record.trajectory.steps.tolist()) if one == step]
     positions = {str(record.trajectory.positions[event]) for event in events}
-    rows = tab.run("[...document.querySelectorAll('table')[0].tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent))")
+    rows = tab.run(
+        "[...document.querySelectorAll('table')[0].tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent))"
+    )
     assert {row[0] for row in rows[:-1]} == positions
     assert rows[-1][0] == str(record.evidence.rejected_positions[step, 0])
     assert rows[-1][-1] == "best one passed over"
     # The parting step has its values in full, not in the two digits of the map.
-    margins = {f"{float(record.evidence.top_scores[event] - record.evidence.runner_up_scores[event]):.3g}" for event in events}
+    margins = {
+        f"{float(record.evidence.top_scores[event] - record.evidence.runner_up_scores[event]):.3g}" for event in events
+    }
     assert {f"{float(row[3]):.3g}" for row in rows[:-1]} == margins
 
 
@@ -200,9 +202,8 @@ def test_pointing_at_a_position_tells_its_history_and_a_click_goes_to_its_step(o
     tab = opened(entry)
     trajectory = entry.golden.sequences[0].trajectory
     step, position, token = (int(column[5]) for column in (trajectory.steps, trajectory.positions, trajectory.tokens))
-    x, y = tab.run(
-        "(() => { const box = document.querySelector('.map canvas').getBoundingClientRect(); return [box.x, box.y]; })()"
-    )
+    box = "document.querySelector('.map canvas').getBoundingClientRect()"
+    x, y = tab.run(f"{box}.x"), tab.run(f"{box}.y")
     at = x + 38 + (position - trajectory.prompt.size + 0.5) * 26, y + 34 + (step + 0.5) * 15
     tab.point(*at)
     assert tab.text(".readout").startswith(f"Position {position} — “␣word{token}” at step {step}, confidence ")
