@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -171,3 +173,14 @@ def test_the_page_never_takes_the_place_of_what_it_shows(difftrace, results):
     assert code == 2
     assert "is one of the files to show" in error
     assert report.read_bytes() == before
+
+
+def test_writing_a_page_imports_neither_torch_nor_transformers(results, tmp_path):
+    program = (
+        "import sys\nfrom difftrace import cli\n"
+        f"sys.argv = ['difftrace', 'html', {str(results)!r}, '-o', {str(tmp_path / 'page.html')!r}]\n"
+        "try:\n    cli.main()\nfinally:\n"
+        "    print(sorted({'torch', 'transformers', 'safetensors', 'pytest'} & set(sys.modules)))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"

@@ -128,7 +128,9 @@ def _parting(found: FirstDivergence) -> Parting:
 
 
 def _facts(check: Checked) -> Iterator[tuple[str, str]]:
-    yield "Policy", check.policy if check.judgement is None else f"{check.policy}: {check.judgement}"
+    yield "Policy", check.policy
+    if check.judgement is not None:
+        yield "Judgement", check.judgement
     yield "Strategy", check.strategy
     yield "Checked at", f"{check.file}:{check.line}"
     if check.baseline is not None:

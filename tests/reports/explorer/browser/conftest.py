@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -176,6 +175,8 @@ _VIRTUAL = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Tab": 9, 
 
 def _high_pipe() -> tuple[int, int]:
     """Return a pipe that is none of the descriptors the browser gets."""
+    import fcntl  # not there on Windows, where the fixture skips
+
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

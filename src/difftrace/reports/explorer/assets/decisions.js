@@ -3,10 +3,10 @@
 const mostRows = 8;
 
 class Decisions {
-  constructor(side, label, tokens, divergence) {
+  constructor(side, label, alone, tokens, divergence) {
     Object.assign(this, { side, tokens, divergence });
     this.body = make("div", { class: "scrolled" });
-    this.element = make("div", { class: "side" }, make("h4", {}, label), this.body);
+    this.element = make("div", { class: "side" }, heading("h4", label, alone), this.body);
   }
 
   update(step) {

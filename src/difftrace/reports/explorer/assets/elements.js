@@ -12,6 +12,11 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// What tells two runs apart stands above each; above a single one it would only be in the way.
+function heading(tag, label, alone) {
+  return alone ? null : make(tag, {}, label);
+}
+
 function section(title, ...children) {
   return make("section", {}, make("h3", {}, title), children);
 }

@@ -5,7 +5,8 @@ const app = document.getElementById("app");
 const packs = new Map();
 const state = { index: -1, details: null, sequence: 0, step: 0, view: null, timer: null };
 const settings = { colouring: "confidence", colour: recolour, play };
-const list = checkList(data.checks, select);
+const list = checkList(data.checks, chosen);
+const narrow = matchMedia("(max-width: 760px)");
 const main = make("main", { id: "check", tabindex: "-1" });
 const help = helpDialog();
 
@@ -43,6 +44,12 @@ function start() {
     width = main.clientWidth;
   }).observe(main);
   document.addEventListener("keydown", pressed);
+}
+
+// Where the list stands above the check, one that is chosen there comes into view.
+async function chosen(index) {
+  await select(index);
+  if (narrow.matches) main.scrollIntoView();
 }
 
 async function select(index) {
@@ -91,6 +98,7 @@ function show(check, details) {
       factsPanel(details),
     ].filter(Boolean),
   );
+  main.scrollTop = 0;
   pick(state.sequence);
 }
 

@@ -7,12 +7,12 @@ const mapHeight = { least: 84, most: 340, row: 15 };
 
 class TrajectoryMap {
   // `moved(step, position)` is called for the cell under the pointer, `chosen(step)` for a click.
-  constructor(side, label, divergence, steps, { moved, chosen }) {
+  constructor(side, label, alone, divergence, steps, { moved, chosen }) {
     Object.assign(this, { side, divergence, rows: Math.max(1, steps) });
     this.base = make("canvas", { role: "img", "aria-label": describeMap(side, label, divergence) });
     this.overlay = make("canvas", { "aria-hidden": "true" });
     this.frame = make("div", { class: "map" }, this.base, this.overlay);
-    this.element = make("figure", {}, make("figcaption", {}, label), this.frame);
+    this.element = make("figure", {}, heading("figcaption", label, alone), this.frame);
     this.overlay.addEventListener("pointermove", (event) => {
       const cell = this.cellAt(event);
       moved(cell && cell.step, cell && cell.position);

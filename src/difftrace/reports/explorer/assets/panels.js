@@ -60,7 +60,7 @@ function fieldsPanel(details) {
       ? make(
           "details",
           {},
-          make("summary", {}, both ? `${plural(equal.length, "field")} with nothing to compare or the same in both` : plural(equal.length, "field")),
+          make("summary", {}, `${equal.length} ${differing.length ? "other " : ""}${equal.length === 1 ? "field" : "fields"}`),
           fieldTable(equal, both ? ["golden", "observed"] : [""]),
         )
       : null,

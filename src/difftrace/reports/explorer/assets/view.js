@@ -6,7 +6,6 @@ class SequenceView {
     const labels = ["Golden", "Observed"];
     this.sides = sequence.sides.map((side, index) => ({ side, label: labels[index] })).filter(({ side }) => side);
     const alone = this.sides.length === 1;
-    if (alone && sequence.sides[0]) this.sides[0].label = "Recorded run";
     this.steps = Math.max(...this.sides.map(({ side }) => side.steps));
     this.tokens = details.tokens;
     this.both = !alone;
@@ -15,12 +14,12 @@ class SequenceView {
       moved: (step, position) => this.point(step, position),
       chosen: (step) => jumped(step),
     };
-    this.maps = this.sides.map(({ side, label }) => new TrajectoryMap(side, label, divergence, this.steps, pointing));
+    this.maps = this.sides.map(({ side, label }) => new TrajectoryMap(side, label, alone, divergence, this.steps, pointing));
     this.words = this.sides.map(
       ({ side, label }, index) =>
         new Words(side, alone ? null : this.sides[1 - index].side, label, details.tokens, divergence, pointing),
     );
-    this.decisions = this.sides.map(({ side, label }) => new Decisions(side, label, details.tokens, divergence));
+    this.decisions = this.sides.map(({ side, label }) => new Decisions(side, label, alone, details.tokens, divergence));
     this.readout = make("p", { class: "readout" });
     this.legend = make("div", { class: "legend" });
     this.stepTitle = make("h3", {});

@@ -34,7 +34,7 @@ class Words {
       if (last !== null) chosen(side.stepOf[last]);
     });
     const prompt = side.prompt ? make("p", { class: "prompt" }, make("b", {}, "Prompt"), side.prompt) : null;
-    this.element = make("div", { class: "side" }, make("h4", {}, label), prompt, text, this.ended);
+    this.element = make("div", { class: "side" }, heading("h4", label, !other && label === "Golden"), prompt, text, this.ended);
   }
 
   // Take the room of the final canvas at once, so that what is below stays where it is while the text grows.
@@ -43,11 +43,19 @@ class Words {
     const canvas = this.side.canvas(this.side.steps);
     this.text.style.minHeight = "";
     this.cells.forEach((cell, position) => {
-      cell.textContent = tokenText(this.tokens, canvas[position]);
+      cell.textContent = this.textOf(canvas, position);
       cell.className = isSpecial(this.tokens, canvas[position]) ? "special" : "";
     });
     this.text.style.minHeight = `${this.text.offsetHeight}px`;
     this.cells.forEach((cell, position) => ([cell.textContent, cell.className] = shown[position]));
+  }
+
+  // Of several special tokens in a row, the end of most runs, the first is written out and the others are dots.
+  textOf(canvas, position) {
+    const token = canvas[position];
+    if (token === this.side.mask) return "░";
+    if (position > 0 && canvas[position - 1] === token && isSpecial(this.tokens, token)) return "·";
+    return tokenText(this.tokens, token);
   }
 
   update(step, focus) {
@@ -66,7 +74,7 @@ class Words {
         this.parts(position, step) ? "parts" : "",
         position === focus ? "focus" : "",
       ];
-      const text = masked ? "░" : tokenText(this.tokens, token);
+      const text = this.textOf(canvas, position);
       const name = names.filter(Boolean).join(" ");
       if (cell.textContent !== text) cell.textContent = text;
       if (cell.className !== name) cell.className = name;
