@@ -87,8 +87,8 @@ class Project:
         nodeid = f"{module}::{test}"
         self.checks.append(
             Checked(
-                nodeid, module, test, name, module, 3, 0, status, divergence_class, None, None, (), None, None, (), None, (),
-                "exact", "rerun", None, 0.0, BaselineFile(seen, True, *digests), seen, received, None,
+                nodeid, module, test, name, module, 3, 0, status, divergence_class, None, None, (), None, None, (),
+                None, (), "exact", "rerun", None, 0.0, BaselineFile(seen, True, *digests), seen, received, None,
             )
         )  # fmt: skip
         self.seen(module, test, outcome)

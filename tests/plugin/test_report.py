@@ -176,7 +176,8 @@ def test_tests_left_out_by_a_plugin_are_listed_under_xdist_too(suite, reported, 
 
 def test_groups_of_xdist_are_no_part_of_node_ids(suite, reported):
     suite(
-        "@pytest.mark.xdist_group('g')\n@pytest.mark.parametrize('p', ['a@b'])\ndef test_a(p, difftrace): difftrace.check(traj(3))\n"
+        "@pytest.mark.xdist_group('g')\n@pytest.mark.parametrize('p', ['a@b'])\n"
+        "def test_a(p, difftrace): difftrace.check(traj(3))\n"
     )
     report = reported("--difftrace-verify", "-n", "1", "--dist", "loadgroup")
     assert [test.nodeid for test in report.tests] == ["test_x.py::test_a[a@b]"] == [c.nodeid for c in report.checks]
