@@ -19,11 +19,13 @@ class Exploring:
         """Write the page; of a run without checks it says so."""
         from difftrace.core.atomic import write_atomically
         from difftrace.core.errors import DiffTraceError
+        from difftrace.core.report import parse
         from difftrace.reports.explorer import explorer_page
         from difftrace.reports.explorer.sources import report_entries, report_facts
 
-        target, report = self._session.settings.html, self._session.report
+        target, written = self._session.settings.html, self._session.report
         assert target is not None
+        report = None if written is None else parse(written, "the report")
         facts = [] if report is None else list(report_facts(report))
         entries = () if report is None else report_entries(report, session.config.rootpath, self._session.results)
         try:
