@@ -107,8 +107,9 @@ class Writing:
 
     @property
     def _has_results(self) -> bool:
-        entries = self._session.entries
-        return bool(entries) and (self._session.settings.explicit or any(map(failed, entries.values())))
+        entries, settings = self._session.entries, self._session.settings
+        asked = settings.explicit or settings.html is not None
+        return bool(entries) and (asked or any(map(failed, entries.values())))
 
     def _why_incomplete(self, session: pytest.Session, exitstatus: int) -> tuple[str, ...]:
         found = [_WORKER] if self._crashed else []

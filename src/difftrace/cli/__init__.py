@@ -22,6 +22,7 @@ _COMMANDS = {
     "calibrate": "difftrace.cli.calibrate",
     "diff": "difftrace.cli.diff",
     "doctor": "difftrace.cli.doctor",
+    "html": "difftrace.cli.html",
     "info": "difftrace.cli.info",
     "layers": "difftrace.cli.layers",
     "merge": "difftrace.cli.merge",
