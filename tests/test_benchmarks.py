@@ -192,3 +192,22 @@ def test_forced_verification_is_timed_on_random_weights(tmp_path: Path, conforma
         "  8 steps sampled / rerun": 0.2,
     }
     assert str(conformance_folder) not in file.read_text()
+
+
+@pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux says it")
+def test_capturing_logits_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "logits.json"
+    command = [sys.executable, str(BENCHMARKS / "logits_memory.py"), "--length", "4", "--steps", "2"]
+    done = subprocess.run(
+        [*command, "--vocabulary", "500", "--methods", "lossy:0.1", "--folder", str(tmp_path), "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    aimed = {figure["name"]: figure["at_most"] for figure in document["figures"] if figure["at_most"] is not None}
+    assert aimed == {"lossy:0.1: extra memory": 512, "lossy:0.1: largest error": 0.1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["logits.json"]
