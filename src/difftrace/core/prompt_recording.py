@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -62,35 +62,33 @@ class Recorded:
         return divergence_of(*self.sides, self.classification)
 
 
-Entry = tuple[str, tuple[str, ...], Recorded]
-"""A baseline's path, what its prompts are called, and what became of it."""
-
-
-def exit_status(results: Sequence[Recorded], complete: bool) -> int:
+def exit_status(statuses: Collection[Status]) -> int:
     """Return 2 if something could not be run, else 1 if something may not be written, else 0."""
-    found = {result.status for result in results}
-    if "could not run" in found or not complete:
+    if "could not run" in statuses:
         return 2
-    return 0 if found <= set(GOOD) else 1
+    return 0 if set(statuses) <= set(GOOD) else 1
 
 
-def recording_document(scope: Scope, total: int, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the document that schemas/recording.schema.json describes; `total` baselines were to be recorded."""
-    results = [result for _, _, result in entries]
+def recording_document(scope: Scope, total: int, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the document that schemas/recording.schema.json describes, of what `baseline_document` returned.
+
+    `total` baselines were to be recorded.
+    """
     return {
         "format": FORMAT,
         "version": VERSION,
         "scope": scope,
-        "complete": len(entries) == total,
+        "complete": len(baselines) == total,
         "total": total,
-        "written": sum(result.status in WRITTEN for result in results),
-        "baselines": [_baseline(*entry) for entry in entries],
+        "written": sum(one["status"] in WRITTEN for one in baselines),
+        "baselines": list(baselines),
     }
 
 
-def _baseline(path: str, prompts: tuple[str, ...], result: Recorded) -> dict[str, Any]:
-    found, divergence = result.classification, result.divergence
-    first = divergence or found
+def baseline_document(path: str, prompts: Sequence[str], result: Recorded) -> dict[str, Any]:
+    """Return what the document says of one baseline; `prompts` is what its prompts are called."""
+    found = result.classification
+    first = result.divergence or found
     return {
         "path": path,
         "prompts": list(prompts),

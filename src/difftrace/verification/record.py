@@ -14,7 +14,7 @@ from difftrace.core.baseline import dump, load, save
 from difftrace.core.classification import Classification, classify
 from difftrace.core.errors import DeterminismError, FormatError, NewerFormatError, PromptsError, RunError, SamplerError
 from difftrace.core.policies import judge
-from difftrace.core.prompt_recording import Recorded, Scope
+from difftrace.core.prompt_recording import Recorded, Scope, Status
 from difftrace.core.prompts import Prompt
 from difftrace.core.recording import Baseline
 from difftrace.core.rerecording import loses_budget, loses_probes, with_kept
@@ -136,10 +136,8 @@ def _existing(path: Path, scope: Scope, test: TestId | None) -> tuple[Baseline |
     except NewerFormatError as error:
         return None, str(error)
     except FormatError as error:
-        return (
-            None,
-            None if scope != "missing" else f"{error}; record with the scope changed to put another in its place",
-        )
+        problem = f"{error}; record with the scope changed to put another in its place"
+        return None, problem if scope == "missing" else None
     if golden.test is not None and golden.test != test:
         of = printable(f"{golden.test.module}::{golden.test.id}")
         return golden, f"{printable(str(path))}: is the baseline of {of}; record that one, or choose another file"
@@ -182,7 +180,7 @@ def _recorded(
         remarks.append("the budget was dropped, calibrate again")
     if golden is not None and loses_probes(golden, first, passed):
         remarks.append("the probes were dropped, make them again")
-    status = "changed" if existed else "new"
+    status: Status = "changed" if existed else "new"
     return Recorded(status, golden, first, classification=found, remarks=tuple(remarks))
 
 
