@@ -122,7 +122,7 @@ class Store:
 
         Raises:
             NotStoredError: there is none.
-            StoreError: it is damaged.
+            DamagedError: it is damaged.
         """
         check_text("request_id", request_id)
         with self._database.reading() as connection:
