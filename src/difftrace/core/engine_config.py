@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from difftrace.core.errors import EngineError
 
@@ -85,9 +85,11 @@ class StoreConfig:
 
     Attributes:
         base_path: a folder, created where missing; the store is the file `provenance.difftrace` in it.
+        durability: as of `difftrace.store.Store`: "power" or "process".
     """
 
     base_path: Path | str = field(default_factory=lambda: Path("provenance_store"))
+    durability: Literal["power", "process"] = "power"
     max_records: int | None = None
     index_in_memory: bool = False
 

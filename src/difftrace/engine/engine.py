@@ -48,10 +48,12 @@ class DiffTraceEngine:
         self._writer: BackgroundWriter | None = None
         if self.config.enabled:
             path = Path(self.config.store.base_path) / FILE_NAME
-            self._store = Store(path)
+            durability = self.config.store.durability
+            self._store = Store(path, durability=durability)
             if self.config.io.mode is IOMode.ASYNC:
                 try:
-                    self._writer = BackgroundWriter(path, capacity=self.config.io.max_queue_size)
+                    capacity = self.config.io.max_queue_size
+                    self._writer = BackgroundWriter(path, capacity=capacity, durability=durability)
                 except BaseException:
                     self._store.close()
                     raise
