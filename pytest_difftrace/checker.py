@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -15,11 +15,12 @@ from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import different_pass
 from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
-from pytest_difftrace.session import Outcome, notes
+from pytest_difftrace.session import LOADED, Outcome, notes
 from pytest_difftrace.strategies import basis
 
 if TYPE_CHECKING:
-    from difftrace.core.run import Run
+    from difftrace.capture import Recorder
+    from difftrace.core.run import HoldsRun, Run
     from difftrace.core.trajectory import Trajectory
 
 __tracebackhide__ = True
@@ -42,7 +43,26 @@ class Checker:
         self._settings = settings
         self._names: set[str | None] = set()
 
-    def check(self, run: Run | DeferredRun | Trajectory | Sequence[Trajectory], name: str | None = None) -> None:
+    def record(self, model: Any, **options: Any) -> Recorder:
+        """Record the loop that calls `model` inside the context: `difftrace.record`, with all its options.
+
+            with difftrace.record(model) as rec:
+                out = generate(model, prompt)
+            difftrace.check(rec.run(out))
+
+        The model of the `llada` fixture is recorded under the name that it was loaded by.
+
+        Raises:
+            CaptureError: as `difftrace.record`.
+        """
+        from difftrace.capture import record
+
+        loaded = self._item.stash.get(LOADED, None)
+        return record(loaded if loaded is not None and model is loaded.model else model, **options)
+
+    def check(
+        self, run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory], name: str | None = None
+    ) -> None:
         """Hold `run` against the baseline of this test; a test with several checks gives each a `name`.
 
         Fails the test where they differ or there is no baseline; `pytest --difftrace-record` records one.

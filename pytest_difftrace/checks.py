@@ -20,8 +20,10 @@ from difftrace.core.comparison import Divergence
 from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, TestId
-from difftrace.core.run import Run
+from difftrace.core.run import HoldsRun, Run
+from difftrace.core.side_logits import lies_beside, open_beside
 from difftrace.core.trajectory import Trajectory
 from pytest_difftrace.locations import baseline_path, test_id
 from pytest_difftrace.options import Settings
@@ -43,6 +45,7 @@ class Observation:
         module: file of the test.
         line: where the check is, "tests/test_sum.py:7".
         repeat: runs the same again; None where that is not possible.
+        logits: the file of all its logits; None where they were not recorded.
     """
 
     test: TestId
@@ -50,6 +53,7 @@ class Observation:
     module: Path
     line: str
     repeat: Callable[[], Baseline] | None = None
+    logits: RecordedLogits | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,13 @@ def observe(item: pytest.Item, value: object, name: str | None, platform_key: st
     test = test_id(item, name)
     run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
-    return Observation(test, _as_baseline(run, test, platform_key), item.path, _line_of_caller(item.config), repeat)
+    observed, line = _as_baseline(run, test, platform_key), _line_of_caller(item.config)
+    return Observation(test, observed, item.path, line, repeat, run.logits)
 
 
 def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
     """Return `observation` of a deferred run with the run that was made of it."""
-    return replace(observation, run=_as_baseline(run, observation.test, platform_key))
+    return replace(observation, run=_as_baseline(run, observation.test, platform_key), logits=run.logits)
 
 
 def judge(observation: Observation, settings: Settings) -> Check:
@@ -122,6 +127,8 @@ def find(observation: Observation, settings: Settings) -> Check:
     verdict: Verdict
     try:
         golden = load(source)
+        if golden.logits is not None:
+            open_beside(source, golden.logits)
     except FormatError as error:
         verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
         return Check(observation, verdict, source, target, problem=str(error))
@@ -194,11 +201,12 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run, with budget and probes of the file that it takes the place of."""
+    """Return what a recording writes: the run and its logits, with budget and probes of the file that it replaces."""
     golden = check.golden
     budget = None if golden is None or loses_budget(check) else golden.budget
     probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
-    return replace(check.observation.run, budget=budget, probes=probes)
+    logits = None if check.observation.logits is None else check.observation.logits.beside(check.target)
+    return replace(check.observation.run, budget=budget, probes=probes, logits=logits)
 
 
 def loses_budget(check: Check) -> bool:
@@ -232,17 +240,17 @@ def loses_probes(check: Check) -> bool:
     return check.verdict != "passed" or not golden.same_decisions(run) or before != after
 
 
-def owner(path: Path) -> TestId | None:
-    """Return the check that the file `path` belongs to, None where there is no such file or it does not say."""
+def written(path: Path) -> Baseline | None:
+    """Return the baseline in the file `path`, None where there is none that can be read."""
     try:
-        return load(path).test
+        return load(path)
     except FormatError:
         return None
 
 
 def _holds(path: Path, run: Baseline) -> bool:
     try:
-        return path.read_bytes() == dump(run)
+        return path.read_bytes() == dump(run) and (run.logits is None or lies_beside(path, run.logits))
     except (OSError, FormatError):
         return False
 
@@ -270,13 +278,16 @@ def _repeated(repeat: Callable[[], Run], test: TestId, platform_key: str | None)
 def _as_run(value: object) -> Run:
     if isinstance(value, Run):
         return value
+    if isinstance(value, HoldsRun):
+        return value.as_run()
     if isinstance(value, Trajectory):
         return Run((value,))
     if isinstance(value, Sequence) and value and all(isinstance(one, Trajectory) for one in value):
         return Run(tuple(value))
     what = f"an empty {type(value).__name__}" if value in ([], ()) else f"a {type(value).__name__}"
     raise TypeError(
-        f"difftrace.check takes a run of llada.generate, a difftrace.Trajectory or a sequence of them, not {what}"
+        f"difftrace.check takes a run of llada.generate or difftrace.record, a difftrace.Trajectory or a sequence of "
+        f"them, not {what}"
     )
 
 

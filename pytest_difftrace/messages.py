@@ -13,6 +13,7 @@ from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.logits import logits_lines
 from difftrace.reports.scored import divergent_steps_lines
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace.checks import Check, Observation, relative
@@ -85,13 +86,16 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     Nothing for bare trajectories, of which only their decisions are known.
     """
     assert check.judgement is not None
+    assert check.golden is not None
     observed = check.observation.run
     bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
     if bare and found.divergence_class is None:
         return []
     told = settings.policy != "exact" or found.divergence_class in settings.fail_on or bool(found.others)
     steps = [] if check.forced is None else divergent_steps_lines(check.forced)
-    return [*steps, *reason_lines(found, check.judgement.reason if told else None)]
+    at = check.divergence or found
+    logits = logits_lines(check.source, check.golden, check.observation.logits, at.step, at.sequence)
+    return [*steps, *reason_lines(found, check.judgement.reason if told else None), *logits]
 
 
 def _advice(found: Classification, command: str) -> list[str]:

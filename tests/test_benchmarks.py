@@ -85,6 +85,33 @@ def test_the_store_is_measured(tmp_path: Path) -> None:
     assert str(tmp_path) not in file.read_text()
 
 
+def test_validating_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "validate.json"
+    command = [sys.executable, str(BENCHMARKS / "validate.py"), "--baselines", "3", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--gen-length", "8", "--steps", "8", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The target scales with the number of baselines, starting the interpreter does not.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    targets = {figure["name"]: figure["at_most"] for figure in document["figures"]}
+    assert targets["difftrace validate, 3 baselines"] == pytest.approx(0.015)
+
+
+def test_showing_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "show.json"
+    command = [sys.executable, str(BENCHMARKS / "show.py"), "--pairs", "1", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert {figure["at_most"] for figure in document["figures"]} == {350.0, None}
+
+
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
     small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]
@@ -150,3 +177,22 @@ def test_forced_verification_is_timed_on_random_weights(tmp_path: Path, conforma
         "  8 steps sampled / rerun": 0.2,
     }
     assert str(conformance_folder) not in file.read_text()
+
+
+@pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux says it")
+def test_capturing_logits_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "logits.json"
+    command = [sys.executable, str(BENCHMARKS / "logits_memory.py"), "--length", "4", "--steps", "2"]
+    done = subprocess.run(
+        [*command, "--vocabulary", "500", "--methods", "lossy:0.1", "--folder", str(tmp_path), "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    aimed = {figure["name"]: figure["at_most"] for figure in document["figures"] if figure["at_most"] is not None}
+    assert aimed == {"lossy:0.1: extra memory": 512, "lossy:0.1: largest error": 0.1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["logits.json"]

@@ -53,6 +53,11 @@ def test_layers_writes_a_file_and_says_how_to_compare_with_it(difftrace: Command
     assert (written.origin.step, written.origin.sequence) == (5, None)
     assert written.origin.baseline == load(BASELINE).digest
     assert violation("layers", json.loads(path.read_bytes())) is None
+    told = json.loads(difftrace("layers", BASELINE, "--step", 5, "--output", path, "--json")[1])
+    assert violation("layers_written", told) is None
+    assert (told["output"], told["sequence"]) == (str(path), None)
+    sizes = {"modules": len(written.trace.modules), "calls": len(written.trace.calls)}
+    assert told["layers"] == [{"step": 5, **sizes}]
 
 
 def test_the_same_model_does_not_differ_from_its_layers(difftrace: Command, layers: Path) -> None:

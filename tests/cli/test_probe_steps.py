@@ -232,4 +232,5 @@ def test_a_probe_that_was_changed_is_invalid(difftrace: Command, probed: Path) -
     probed.write_text(json.dumps(document))
     status, out, _ = difftrace("validate", probed, "--json")
     assert status == 1
-    assert "$.probes[0].payload: the payload does not match the digest" in json.loads(out)["problems"][str(probed)]
+    (problem,) = json.loads(out)["problems"][str(probed)]
+    assert "$.probes[0].payload: the payload does not match the digest" in problem

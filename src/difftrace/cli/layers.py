@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -28,6 +29,7 @@ from difftrace.reports.layers import layers_lines, probe_lines
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
 @click.option("--into-baseline", is_flag=True, help="Put the steps into BASELINE itself, as its probes.")
 @model_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object about what was written instead of lines.")
 def command(
     baseline: Path,
     steps: tuple[int, ...],
@@ -35,6 +37,7 @@ def command(
     output: Path | None,
     into_baseline: bool,
     choice: ModelChoice,
+    as_json: bool,
 ) -> None:
     """Write what every module is given and returns on BASELINE's canvas at a step.
 
@@ -70,8 +73,20 @@ def command(
     else:
         from difftrace.verification.bisect import golden_layers
 
-        layers = golden_layers(loaded, recorded, steps[0], sequence)
-        save_layers(output, layers)
-        lines = layers_lines(layers, recorded, str(baseline), str(output))
+        made = (golden_layers(loaded, recorded, steps[0], sequence),)
+        save_layers(output, made[0])
+        lines = layers_lines(made[0], recorded, str(baseline), str(output))
+    if as_json:
+        written = {
+            "baseline": str(baseline),
+            "output": None if output is None else str(output),
+            "sequence": sequence,
+            "layers": [
+                {"step": one.origin.step, "modules": len(one.trace.modules), "calls": len(one.trace.calls)}
+                for one in made
+            ],
+        }
+        click.echo(json.dumps({"format": "difftrace-layers-written", "version": "0.1", **written}, sort_keys=True))
+        return
     for line in lines:
         click.echo(printable(line))

@@ -5,7 +5,8 @@ In this order, the first that applies:
 1. another number of commits, from a sampler whose number follows from the canvas: LOGIC
 2. a decision that its own run's evidence contradicts, or another number of candidates: LOGIC, whatever the noise
 3. the logits are equal in every bit: TIE_BREAK where all that was chosen among is exactly equal, RNG where the random
-   numbers differ, else LOGIC, as the sampler decided otherwise from the same input
+   numbers differ, else LOGIC, as the sampler decided otherwise from the same input; not told of a loop that may have
+   drawn random numbers which its evidence does not hold
 4. the random numbers differ: RNG, since these alone can turn decisions
 5. a confidence leaves its budget by more than the logits can have moved it: LOGIC, as the sampler makes something else
    of nearly the same input
@@ -65,7 +66,7 @@ def decision_finding(pair: Pair, golden: Baseline, observed: Baseline, tolerance
     if finding is None:
         assert pair.evidences is not None
         parting = _parting(pair, *pair.evidences)
-        finding = _of_sampler(parting) or _of_numbers(parting, golden, tolerance)
+        finding = _of_sampler(parting, golden) or _of_numbers(parting, golden, tolerance)
         measured = parting.differences.measured(None if tolerance is None else tolerance.budget)
         finding = replace(finding, noise=measured, decided_by=finding.decided_by or largest(measured))
     assert pair.divergence is not None
@@ -114,7 +115,7 @@ def _without_evidence(pair: Pair) -> Finding | None:
     )
 
 
-def _of_sampler(parting: _Parting) -> Finding | None:
+def _of_sampler(parting: _Parting, golden: Baseline) -> Finding | None:
     """Apply the rules that need no measure of the noise."""
     for name, side in (("golden", parting.golden), ("observed run", parting.observed)):
         contradiction = side.contradiction()
@@ -132,6 +133,12 @@ def _of_sampler(parting: _Parting) -> Finding | None:
         )
     if not parting.same_noise:
         return Finding("RNG", f"The random numbers of step {parting.step} differ, and with them what they decide.")
+    if parting.same_logits and golden.sampler is not None and golden.sampler.captured:
+        reason = (
+            f"At step {parting.step} the logits are equal in every bit and the decisions are not: the loop follows"
+            " another rule, or drew other random numbers."
+        )
+        return Finding(None, reason, cannot_tell=("Which random numbers the loop drew from a generator of its own.",))
     if parting.same_logits:
         return _logic(
             f"At step {parting.step} the logits are equal in every bit and the decisions are not: the sampler follows"

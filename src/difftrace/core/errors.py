@@ -19,6 +19,10 @@ class NewerFormatError(FormatError):
     """A newer version of this package wrote the file: it is not broken, and must not be overwritten."""
 
 
+class LogitsError(DiffTraceError, ValueError):
+    """Logits cannot be recorded as was asked, or a file of them does not hold what was asked for."""
+
+
 class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 
@@ -33,6 +37,10 @@ class SamplerError(DiffTraceError, ValueError):
 
 class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
+
+
+class ReplayError(DiffTraceError, ValueError):
+    """A step was asked for that the run does not have."""
 
 
 class ProbeError(DiffTraceError):
@@ -93,3 +101,7 @@ class BusyError(StoreError):
 
 class EngineError(DiffTraceError, ValueError):
     """An engine, or a capture for one, was set up or called in a way that it cannot honour."""
+
+
+class CaptureError(DiffTraceError):
+    """A loop written elsewhere cannot be recorded as it is, or contradicts what was recorded of it."""

@@ -34,3 +34,9 @@ MAX_LAYERS_BYTES: Final = 64 << 20
 
 MAX_PROBE_BYTES: Final = 64 << 20
 """Most bytes that all probes of a baseline expand to; one of 32 layers takes 0.4 MB."""
+
+MAX_LOGITS_VOCABULARY: Final = 1 << 24
+"""Largest vocabulary of recorded logits, and most values decoded at once."""
+
+MAX_LOGITS_CHUNKS: Final = 1 << 22
+"""Most chunks of a file of logits: 4 TB of LLaDA's in bfloat16."""

@@ -6,13 +6,17 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
+
+# What the names of loops start with that were written elsewhere.
+_CAPTURED: Final = "captured "
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,25 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class SamplerIdentity:
-    """The denoising loop: its name, the version of its behaviour, and all its arguments."""
+    """The denoising loop: its name, the version of its behaviour, and all its arguments.
+
+    Of a loop written elsewhere the name says by which adapter it was captured, the version is the adapter's, and the
+    arguments are those that the recording was told.
+    """
 
     name: str
     version: int
     arguments: Mapping[str, JsonScalar]
+
+    @classmethod
+    def of_captured(cls, engine: str, version: int, arguments: Mapping[str, JsonScalar]) -> SamplerIdentity:
+        """Return the identity of a loop that the adapter `engine` captured."""
+        return cls(f"{_CAPTURED}{engine}", version, arguments)
+
+    @property
+    def captured(self) -> bool:
+        """Whether it is a loop written elsewhere, which may have drawn random numbers that nothing saw."""
+        return self.name.startswith(_CAPTURED)
 
 
 @dataclass(frozen=True)
@@ -151,6 +169,7 @@ class Baseline:
         budget: how far trusted environments are apart, where that was measured.
         probes: what the model's modules computed at some steps, for `difftrace bisect` to compare with; one for each
             step and sequence. No part of what has to reproduce.
+        logits: the file of all logits beside the baseline, where they were recorded.
     """
 
     test: TestId | None
@@ -161,6 +180,7 @@ class Baseline:
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
     probes: tuple[ProbeStep, ...] = ()
+    logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:
