@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from _runs import Runs
 
 ORIGINAL_BYTES: Final = 12408
@@ -28,6 +29,8 @@ COMPRESS_MS: Final = 0.5
 REPLAY_MS: Final = 0.362
 CAPTURE_MS: Final = {"tokens": 11.9, "tokens+masks": 14.6}
 COORDINATION: Final = 1.18
+# results/compression.json, 128 positions of 4,000 logits, 64 steps: bound, largest error.
+LOSSY_ERRORS: Final = {0.1: 0.205078125, 0.01: 0.0390625, 0.001: 0.0316162109375}
 
 _WORKER: Final = Path(__file__).with_name("_paper_worker.py")
 
@@ -44,6 +47,8 @@ class Measured:
         compress_ms: that mode.
         replay_ms: its token replay, decompression included.
         exact: share of the replays that it calls exact.
+        lossless_logits_bytes: the logits given, without loss.
+        lossy_logits: by error bound, their bytes and the largest error of what they are read back as.
     """
 
     capture_ms: dict[str, float]
@@ -53,6 +58,8 @@ class Measured:
     compress_ms: float
     replay_ms: float
     exact: float
+    lossless_logits_bytes: float
+    lossy_logits: dict[str, dict[str, float]]
 
 
 def add_paper_option(parser: argparse.ArgumentParser) -> None:
@@ -62,15 +69,17 @@ def add_paper_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measured(folder: Path | None, runs: Runs) -> Measured | None:
-    """Run the paper's code on `runs`; None without a folder."""
+def measured(folder: Path | None, runs: Runs, logits: npt.NDArray[np.float16] | None = None) -> Measured | None:
+    """Run the paper's code on `runs`, and on `logits` [S, L, V] where they are given; None without a folder."""
     if folder is None:
         return None
     if not (folder / "difftrace" / "core" / "compressor.py").is_file():
         raise SystemExit(f"{folder} is no checkout of github.com/raviguptaamd/difftrace")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "runs.npz"
-        np.savez(file, prompts=runs.prompts, positions=runs.positions, tokens=runs.tokens, outputs=runs.outputs)
+        arrays = {name: getattr(runs, name) for name in ("prompts", "positions", "tokens", "outputs")}
+        some = np.zeros((0, 1, 1), dtype=np.float16) if logits is None else logits
+        np.savez(file, logits=some, bounds=np.array([str(bound) for bound in LOSSY_ERRORS]), **arrays)
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve()), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, str(_WORKER), str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=scratch)

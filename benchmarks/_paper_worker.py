@@ -44,6 +44,20 @@ def captured(runs, run, granularity):
     return milliseconds(capture_all)
 
 
+def lossy_logits(logits, bound):
+    """Return the bytes of logits [S, L, V] and the largest error of what they are read back as."""
+    compressor = DifferentialCompressor(
+        CompressionConfig(mode=CompressionMode.DIFF_LOSSY, lossy_error_bound=bound, lossy_error_mode="abs")
+    )
+    size, error = 0, 0.0
+    for step in logits:
+        data = compressor._compress_logits_lossy(step)
+        read = compressor.decompress_logits_lossy(data, step.shape)
+        size += len(data)
+        error = max(error, float(np.abs(read.astype(np.float64) - step.astype(np.float64)).max()))
+    return {"bytes": size, "error": error}
+
+
 def main(file):
     runs = dict(np.load(file))
     found = {name: [] for name in ("original", "none", "lossless", "compress", "replay", "exact", *GRANULARITIES)}
@@ -62,6 +76,7 @@ def main(file):
         result, taken = milliseconds(lambda compressed=compressed: engine.token_replay(compressed))
         found["replay"].append(taken)
         found["exact"].append(float(result.exact_match))
+    lossy = {bound: lossy_logits(runs["logits"], float(bound)) for bound in runs["bounds"].tolist()}
     middle = {name: statistics.median(values) for name, values in found.items()}
     print(
         json.dumps(
@@ -73,6 +88,8 @@ def main(file):
                 "compress_ms": middle["compress"],
                 "replay_ms": middle["replay"],
                 "exact": statistics.fmean(found["exact"]),
+                "lossless_logits_bytes": sum(len(lossless._compress_array(step)) for step in runs["logits"]),
+                "lossy_logits": lossy,
             }
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from difftrace.core.atomic import write_atomically
 
 _WIDTH, _LEFT, _BAR, _GAP, _HEAD = 760, 300, 22, 8, 56
+_FONT = 'font-family="sans-serif" font-size="13"'
 _OURS, _PAPER = "#2f6fb2", "#b9bec6"
 
 
@@ -28,15 +29,14 @@ def add_svg_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw the figures into FILE")
 
 
-def draw(file: Path | None, title: str, unit: str, bars: Sequence[Bar], machine: str) -> None:
+def draw(file: Path | None, title: str, unit: str, bars: Sequence[Bar], machine: Mapping[str, object]) -> None:
     """Write a chart of horizontal bars from zero, all of one `unit`; nothing without a file."""
     if file is None:
         return
     most = max(bar.value for bar in bars)
     height = _HEAD + len(bars) * (_BAR + _GAP) + 34
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif"'
-        ' font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" {_FONT}>',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
         f'<text x="16" y="26" font-size="16" font-weight="bold">{escape(title)}</text>',
         f'<text x="16" y="44" fill="#555">{escape(unit)}; blue: this library, grey: the paper</text>',
@@ -50,6 +50,7 @@ def draw(file: Path | None, title: str, unit: str, bars: Sequence[Bar], machine:
             f'<rect x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="{_OURS if bar.ours else _PAPER}"/>',
             f'<text x="{_LEFT + width + 6:.1f}" y="{middle:.1f}">{bar.value:,.4g}</text>',
         ]
-    lines += [f'<text x="16" y="{height - 12}" font-size="11" fill="#555">{escape(machine)}</text>', "</svg>"]
+    where = escape(", ".join(f"{key} {value}" for key, value in machine.items()))
+    lines += [f'<text x="16" y="{height - 12}" font-size="11" fill="#555">{where}</text>', "</svg>"]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, ("\n".join(lines) + "\n").encode())

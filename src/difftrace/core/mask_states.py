@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from difftrace.core.errors import EngineError
 from difftrace.core.trajectory import Trajectory
 
 
-def check_masks(trajectory: Trajectory, masks: Iterable[tuple[int, npt.NDArray[np.bool_]]], mask_token: int) -> None:
+def check_masks(trajectory: Trajectory, masks: Sequence[tuple[int, npt.NDArray[np.bool_]]], mask_token: int) -> None:
     """Compare each (step, mask), in the order of steps, with the canvas after that step.
 
     Masks are [L], or [L - P] without the prompt; a position after the prompt is masked where it holds `mask_token`.
@@ -21,12 +22,13 @@ def check_masks(trajectory: Trajectory, masks: Iterable[tuple[int, npt.NDArray[n
     """
     prompt = trajectory.prompt.size
     masked = trajectory.initial == mask_token
-    start = 0
+    still_masked = trajectory.tokens == mask_token
+    bounds = trajectory.steps.searchsorted(np.arange(masks[-1][0] + 2 if masks else 0)).tolist()
+    reached = 0
     for step, mask in masks:
-        end = int(trajectory.steps.searchsorted(step, side="right"))
-        for event in range(start, end):
-            masked[trajectory.positions[event]] = trajectory.tokens[event] == mask_token
-        start = end
+        for first, last in pairwise(bounds[reached : step + 2]):
+            masked[trajectory.positions[first:last]] = still_masked[first:last]
+        reached = step + 1
         expected = masked[prompt:]
         given = mask[mask.size - expected.size :]
         if mask.size > expected.size and mask[:prompt].any():
