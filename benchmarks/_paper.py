@@ -27,6 +27,7 @@ UNCOMPRESSED_BYTES: Final = 12224
 COMPRESSED_BYTES: Final = 5203
 COMPRESS_MS: Final = 0.5
 REPLAY_MS: Final = 0.362
+OVERHEAD: Final = {"tokens": 1.0091, "tokens+masks": 1.0110}
 CAPTURE_MS: Final = {"tokens": 11.9, "tokens+masks": 14.6}
 COORDINATION: Final = 1.18
 # results/compression.json, 128 positions of 4,000 logits, 64 steps: bound, largest error.

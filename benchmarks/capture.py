@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 import _paper
-import numpy as np
 import torch
-from _harness import Figure, describe_machine, report
+from _harness import Figure, report
+from _models import describe_device
 from _runs import MASK, Runs, random_runs
 from _svg import Bar, add_svg_option, draw
 
@@ -78,8 +78,7 @@ def main() -> int:
             figures.append(Figure("  the paper's, here, CPU", theirs.capture_ms[name], "ms"))
             bars.append(Bar(f"paper, {name}, here", theirs.capture_ms[name], ours=False))
         bars.append(Bar(f"paper, {name}, MI300X, published", _paper.CAPTURE_MS[name], ours=False))
-    device = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else options.device
-    machine = {**describe_machine(), "device": device, "numpy": np.__version__, "torch": torch.__version__}
+    machine = describe_device(torch.device(options.device))
     draw(options.svg, "Capturing a run of 128 tokens in 64 steps", "milliseconds", bars, machine)
     settings = {"runs": options.runs, "generated": 128, "steps": 64, "prompt": 32, "device": options.device}
     return report("capture", settings, figures, machine, options.json)
