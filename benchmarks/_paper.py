@@ -77,12 +77,16 @@ def measured(folder: Path | None, runs: Runs, logits: npt.NDArray[np.float16] | 
     if not (folder / "difftrace" / "core" / "compressor.py").is_file():
         raise SystemExit(f"{folder} is no checkout of github.com/raviguptaamd/difftrace")
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "runs.npz"
         arrays = {name: getattr(runs, name) for name in ("prompts", "positions", "tokens", "outputs")}
-        some = np.zeros((0, 1, 1), dtype=np.float16) if logits is None else logits
-        np.savez(file, logits=some, bounds=np.array([str(bound) for bound in LOSSY_ERRORS]), **arrays)
+        arrays["logits"] = np.zeros((0, 1, 1), dtype=np.float16) if logits is None else logits
+        described = {}
+        for name, array in arrays.items():
+            array.tofile(Path(scratch) / name)
+            described[name] = {"shape": array.shape, "dtype": array.dtype.str}
+        document = {"arrays": described, "bounds": [str(bound) for bound in LOSSY_ERRORS]}
+        (Path(scratch) / "runs.json").write_text(json.dumps(document), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve()), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, str(_WORKER), str(file)]
+        command = [sys.executable, str(_WORKER), scratch]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=scratch)
     if done.returncode:
         raise SystemExit(f"the paper's code failed:\n{done.stderr}")

@@ -1,4 +1,4 @@
-"""Runs the code of the DiffTrace paper, which has to be what `import difftrace` finds: _paper_worker.py RUNS.npz."""
+"""Runs the code of the DiffTrace paper, which has to be what `import difftrace` finds: _paper_worker.py FOLDER."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,8 +59,12 @@ def lossy_logits(logits, bound):
     return {"bytes": size, "error": error}
 
 
-def main(file):
-    runs = dict(np.load(file))
+def main(folder):
+    document = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
+    runs = {
+        name: np.fromfile(folder / name, dtype=kind["dtype"]).reshape(kind["shape"])
+        for name, kind in document["arrays"].items()
+    }
     found = {name: [] for name in ("original", "none", "lossless", "compress", "replay", "exact", *GRANULARITIES)}
     none = DifferentialCompressor(CompressionConfig(mode=CompressionMode.NONE))
     lossless = DifferentialCompressor(CompressionConfig(mode=CompressionMode.DIFF_LOSSLESS))
@@ -76,7 +81,7 @@ def main(file):
         result, taken = milliseconds(lambda compressed=compressed: engine.token_replay(compressed))
         found["replay"].append(taken)
         found["exact"].append(float(result.exact_match))
-    lossy = {bound: lossy_logits(runs["logits"], float(bound)) for bound in runs["bounds"].tolist()}
+    lossy = {bound: lossy_logits(runs["logits"], float(bound)) for bound in document["bounds"]}
     middle = {name: statistics.median(values) for name, values in found.items()}
     print(
         json.dumps(
@@ -95,4 +100,4 @@ def main(file):
     )
 
 
-main(sys.argv[1])
+main(Path(sys.argv[1]))

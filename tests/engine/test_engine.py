@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sqlite3
 import threading
 import time
@@ -43,9 +44,11 @@ def test_the_papers_example_runs_as_it_is(tmp_path, monkeypatch) -> None:
     out = torch.arange(256)
     names = {"ids": np.arange(16, dtype=np.int32), "out": out, "i": 0, "pos": torch.arange(16, 256), "tok": out[16:]}
     names["mask"] = torch.zeros(256, dtype=torch.bool)
-    exec(EXAMPLE, names)
-    names["engine"].shutdown()
-    assert names["result"].generated_tokens.tolist() == out[16:].tolist()
+    program = tmp_path / "example.py"
+    program.write_text(EXAMPLE)
+    left = runpy.run_path(str(program), init_globals=names)
+    left["engine"].shutdown()
+    assert left["result"].generated_tokens.tolist() == out[16:].tolist()
     assert (tmp_path / "provenance_store" / FILE_NAME).is_file()
 
 
