@@ -48,9 +48,13 @@ def draw(file: Path | None, title: str, unit: str, bars: Sequence[Bar], machine:
         lines += [
             f'<text x="{_LEFT - 8}" y="{middle:.1f}" text-anchor="end">{escape(bar.label)}</text>',
             f'<rect x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="{_OURS if bar.ours else _PAPER}"/>',
-            f'<text x="{_LEFT + width + 6:.1f}" y="{middle:.1f}">{bar.value:,.4g}</text>',
+            f'<text x="{_LEFT + width + 6:.1f}" y="{middle:.1f}">{_shown(bar.value)}</text>',
         ]
     where = escape(", ".join(f"{key} {value}" for key, value in machine.items()))
     lines += [f'<text x="16" y="{height - 12}" font-size="11" fill="#555">{where}</text>', "</svg>"]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, ("\n".join(lines) + "\n").encode())
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -49,7 +49,7 @@ def joined_on_host(parts: list[Any]) -> Array:
     first = parts[0] if parts else np.zeros(0, dtype=np.int32)
     kinds = {(type(part), part.dtype, getattr(part, "device", None)) for part in parts}
     new_empty = getattr(first, "new_empty", None)
-    if not callable(new_empty) or len(kinds) > 1:
+    if not callable(new_empty) or len(kinds) > 1 or str(getattr(first, "device", "cpu")) == "cpu":
         # An empty part may have any dtype, as that of an empty list has.
         filled = [part for part in map(on_host, parts) if part.size]
         return np.concatenate(filled) if filled else np.zeros(0, dtype=np.int32)
