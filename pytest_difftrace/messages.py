@@ -26,14 +26,24 @@ _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
 
 def record_command(observation: Observation, config: pytest.Config) -> str:
     """Return the command that records the test, to be run where this pytest was started."""
+    return command_line([*record_words(config), f"{relative(observation.module, config)}::{observation.test.id}"])
+
+
+def record_words(config: pytest.Config) -> list[str]:
+    """Return "pytest --difftrace-record" with the options that the checks were judged by: only what fails is recorded
+    anew.
+    """
     words = ["pytest", "--difftrace-record"]
-    # What the check was judged by belongs to it: only what fails is recorded anew.
     for name in ("policy", "fail_on", "model", "profile", "platform_key"):
         given: str | list[str] | None = config.getoption(f"difftrace_{name}")
         value = ",".join(given) if isinstance(given, list) else given
         if value:
             words.append(f"--difftrace-{name.replace('_', '-')}={value}")
-    words.append(f"{relative(observation.module, config)}::{observation.test.id}")
+    return words
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return words as a shell takes them, and as a terminal may show them."""
     return printable(" ".join(map(_quoted, words)))
 
 

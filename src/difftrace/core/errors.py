@@ -27,6 +27,14 @@ class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 
 
+class PathError(DiffTraceError, ValueError):
+    """A path leads out of the folder that it belongs in."""
+
+
+class ReportError(DiffTraceError):
+    """A report cannot be used for what was asked, or not here."""
+
+
 class ModelError(DiffTraceError):
     """A model or tokenizer folder cannot be loaded as it is."""
 
