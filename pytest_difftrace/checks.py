@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 
 from difftrace.core import policies, rerecording
+from difftrace.core.audit import Audit
 from difftrace.core.baseline import dump, load, parse
 from difftrace.core.baseline_names import baseline_path
 from difftrace.core.classification import Classification, classify, divergence_of
@@ -50,6 +51,7 @@ class Observation:
         line: the same as text, "tests/test_sum.py:7".
         repeat: runs the same again; None where that is not possible.
         logits: the file of all its logits; None where they were not recorded.
+        audit: what its loop drew and selected; None where that was not asked for.
     """
 
     test: TestId
@@ -59,6 +61,7 @@ class Observation:
     line: str
     repeat: Callable[[], Baseline] | None = None
     logits: RecordedLogits | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def observe(
     run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
     line = f"{relative(at[0], item.config)}:{at[1]}"
-    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat, run.logits)
+    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat, run.logits, run.audit)
 
 
 def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:

@@ -12,6 +12,7 @@ from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
+from difftrace.reports.audit import audit_lines
 from difftrace.reports.failure import divergence_text
 from difftrace.reports.logits import logits_lines
 from difftrace.reports.scored import divergent_steps_lines
@@ -19,6 +20,9 @@ from difftrace.reports.verdict import reason_lines
 from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import explanation, recorded_elsewhere
+
+# Most lines of an audit; all of it is in `rec.capture(output).audit`.
+_AUDIT_LINES = 8
 
 _NEEDS_NO_QUOTES = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
@@ -74,7 +78,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
         subject=_subject(check, check.classification, settings),
         where=where,
         reasons=_reasons(check, check.classification, settings),
-        advice=_advice(check.classification, command),
+        advice=[*_audited(observation), *_advice(check.classification, command)],
     )
 
 
@@ -108,6 +112,16 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     return [*steps, *reason_lines(found, check.judgement.reason if told else None), *logits]
 
 
+def _audited(observation: Observation) -> list[str]:
+    """Return what the loop drew at random and where its selections were tied, if that was asked for."""
+    if observation.audit is None:
+        return []
+    model = observation.run.model
+    lines = audit_lines(observation.audit, vocabulary=None if model is None else model.vocab_size)
+    more = [f"  and {len(lines) - _AUDIT_LINES} more lines"] if len(lines) > _AUDIT_LINES else []
+    return ["What the loop drew and selected:", *(f"  {line}" for line in lines[:_AUDIT_LINES]), *more, ""]
+
+
 def _advice(found: Classification, command: str) -> list[str]:
     if found.divergence_class == "RUN_TO_RUN":
         return [
@@ -134,6 +148,7 @@ def not_reproducible(
         where=[_line(first)],
         reasons=reasons,
         advice=[
+            *_audited(second),
             "A baseline that its own test does not reproduce would fail at random. Look for randomness without a",
             "seed, the clock, or state that one run leaves to the next, then record again.",
         ],

@@ -114,8 +114,16 @@ class NotStoredError(StoreError, LookupError):
     """No record has the request id."""
 
 
+class DamagedError(StoreError):
+    """A stored record breaks a rule of its columns or does not match its digests."""
+
+
 class BusyError(StoreError):
     """Another process or thread kept the store locked for longer than this one was to wait; trying again may help."""
+
+
+class EngineError(DiffTraceError, ValueError):
+    """An engine, or a capture for one, was set up or called in a way that it cannot honour."""
 
 
 class CaptureError(DiffTraceError):
