@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from difftrace.core.deferred import DeferredRun
-from pytest_difftrace import messages
+from pytest_difftrace import messages, ranks
 from pytest_difftrace.checks import Check, judge, judge_again, needs_repeating, needs_writing, observe
 from pytest_difftrace.forcing import judge_deferred
 from pytest_difftrace.options import Settings
@@ -58,7 +58,8 @@ class Checker:
         from difftrace.capture import record
 
         loaded = self._item.stash.get(LOADED, None)
-        return record(loaded if loaded is not None and model is loaded.model else model, **options)
+        subject = loaded if loaded is not None and model is loaded.model else model
+        return record(subject, **{"across_ranks": True, **options})
 
     def check(
         self, run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory], name: str | None = None
@@ -70,11 +71,14 @@ class Checker:
         Raises:
             TypeError: `run` is something else.
             ValueError: `name` was given before in this test, or holds other than ASCII letters, digits, `_` and `-`.
+            RankError: this is one of several ranks, and another one decided otherwise or makes no such check.
         """
         if self._settings.mode == "off":
             notes(self._item).outcomes.append("skipped")
             return
         observation = observe(self._item, run, name, self._settings.platform_key)
+        if not isinstance(run, DeferredRun):
+            ranks.agree([record.trajectory for record in observation.run.sequences])
         if name in self._names:
             raise ValueError(
                 "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"
@@ -107,7 +111,8 @@ class Checker:
         self._conclude(check)
 
     def _conclude(self, check: Check) -> None:
-        if needs_repeating(check, self._settings):
+        # The model of several ranks may run on all of them or on none.
+        if ranks.on_any(needs_repeating(check, self._settings)):
             check = judge_again(check, self._settings)
         outcome = _OUTCOMES[check.verdict]
         if check.verdict != "passed":
@@ -130,6 +135,8 @@ class Checker:
         text = messages.failure(check, self._settings, self._item.config)
         if check.verdict != "diverged" or not self._settings.bisect:
             return text
+        if ranks.several():  # each may fail by itself, and their model may run on all of them only
+            return f"{text}\n\nno bisection across ranks: run the test with --difftrace-bisect on one"
         from pytest_difftrace.bisecting import bisection
 
         return "\n".join([text, "", *bisection(check, self._item)])

@@ -16,14 +16,15 @@ from difftrace.capture.identity import Subject, sampler_identity, source_digest
 from difftrace.capture.registry import adapter_for
 from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
-from difftrace.core.errors import CaptureError
+from difftrace.core.errors import CaptureError, RankError
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.environment import Environment, fingerprint
+from difftrace.ranks import agreed
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", CaptureError)
+__tracebackhide__ = methodcaller("errisinstance", (CaptureError, RankError))
 
 
 def record(
@@ -35,6 +36,7 @@ def record(
     rewrites: bool | None = None,
     prompt_length: int | None = None,
     keep: Literal["decisions", "evidence"] = "evidence",
+    across_ranks: bool = False,
 ) -> Recorder:
     """Return a context in which the loop that calls `model` is recorded, without changing what it does.
 
@@ -48,6 +50,8 @@ def record(
     it has committed, by default what the adapter says. `prompt_length` is where the prompt ends on the canvas, by
     default where the last masks begin. `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also
     what the model said at the positions that were committed, for engines with a mask whose calls return logits.
+    `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
+    that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
     The loop must call the model in this process, in one thread, uncompiled and with token ids; each call is a step
     unless the adapter knows better. It is not waited for the device before the context has ended.
@@ -65,18 +69,26 @@ def record(
     scored = keep == "evidence" and not adapter.grows
     scores = ScoreRecorder(mask, adapter.shift) if scored and mask is not None else None
     tape = Tape(type(subject.target).__name__, scores)
-    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape)
+    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, across_ranks)
 
 
 class Recorder:
     """One recording: a context to run a loop in, once, and its result."""
 
-    def __init__(self, subject: Subject, reading: Reading, arguments: Mapping[str, JsonScalar], tape: Tape) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        reading: Reading,
+        arguments: Mapping[str, JsonScalar],
+        tape: Tape,
+        across_ranks: bool = False,
+    ) -> None:
         """Record `subject` on `tape`; use `record`, which knows the adapters."""
         self._subject = subject
         self._reading = reading
         self._arguments = arguments
         self._tape = tape
+        self._across_ranks = across_ranks
         self._stack = ExitStack()
         self._state = "has not begun"
         self._played: Played | None = None
@@ -150,8 +162,16 @@ class Recorder:
         return list(self.capture(output).trajectories)
 
     def run(self, output: Any = None) -> Run:
-        """Return the run for `difftrace.check`, with what is known of model, loop and environment; as `capture`."""
-        return self._as_run(self.capture(output))
+        """Return the run for `difftrace.check`, with what is known of model, loop and environment; as `capture`.
+
+        Raises:
+            RankError: another rank decided otherwise, or made no such run.
+        """
+
+        def captured() -> Run:
+            return self._as_run(self.capture(output))
+
+        return agreed(captured) if self._across_ranks else captured()
 
     def as_run(self) -> Run:
         """Return the run of the output that was given last.

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from difftrace.core.deferred import DeferredRun
-from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.errors import DeterminismError, RankError, SamplerError
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.recording import Baseline
 from difftrace.determinism.enforcement import enforce
@@ -21,7 +21,7 @@ from difftrace.verification.forced import verify_forced
 from difftrace.verification.runner import ModelRunner, PromptRunner, run_of, threads_that_pay
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError, RankError))
 
 
 class Verify(Protocol):
@@ -43,7 +43,7 @@ class DeferredRunner(PromptRunner[DeferredRun]):
 
     def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> DeferredRun:
         """Prepare the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
-        loaded, runner = self.loaded, ModelRunner(self.loaded, self.profile)
+        loaded, runner = self.loaded, ModelRunner(self.loaded, self.profile, across_ranks=self.across_ranks)
         seed, threads = arguments.seed, threads_that_pay(loaded.model)
         if seed is None:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import methodcaller
 from typing import Any, Generic, TypeGuard, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.errors import DeterminismError, RankError, SamplerError
 from difftrace.core.evidence import Evidence
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
@@ -22,11 +22,12 @@ from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
+from difftrace.ranks import agreed
 from difftrace.sampling import SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError, RankError))
 
 Result = TypeVar("Result", covariant=True)
 
@@ -42,11 +43,14 @@ _THREADS_PAY_FROM = 20_000_000
 class PromptRunner(ABC, Generic[Result]):
     """Takes prompts and the sampler's arguments as a user gives them, for `loaded`.
 
-    `profile` is the determinism profile, None for the one of the model's device.
+    `profile` is the determinism profile, None for the one of the model's device. `across_ranks` says that every rank of
+    torch.distributed's default group makes the same runs: they then have to decide alike. Nothing changes where there
+    is no group.
     """
 
     loaded: LoadedModel
     profile: str | None = None
+    across_ranks: bool = field(default=False, kw_only=True)
 
     def generate(
         self,
@@ -68,7 +72,8 @@ class PromptRunner(ABC, Generic[Result]):
 
         `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
         SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
-        enforced or something changed one of its switches during the run. The run's `repeat` runs the same again.
+        enforced or something changed one of its switches during the run, RankError where ranks do not agree. The run's
+        `repeat` runs the same again.
         """
         arguments = SamplerArguments(
             steps=steps,
@@ -104,13 +109,19 @@ class ModelRunner(PromptRunner[Run]):
 
     def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
         """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
-        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        run = self._run(ids, mask, arguments, times=1)
         return replace(run, repeat=partial(self.again, ids, mask, arguments))
 
     def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
         """Denoise the batch twice and return the second run, which repeats a `start` of the same."""
         # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
-        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
+        return self._run(ids, mask, arguments, times=2)
+
+    def _run(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, *, times: int) -> Run:
+        def last() -> Run:
+            return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=times)[-1]
+
+        return agreed(last) if self.across_ranks else last()
 
 
 def denoise(
