@@ -31,7 +31,7 @@ class Channel:
         self._group = _reached(lambda: dist.new_group(backend="gloo", timeout=_timeout()))
 
     def gather(self, data: bytes) -> list[bytes]:
-        """Return the `data` of every rank, in their order; equally many bytes on all. RankError where one is missing."""
+        """Return the `data` of every rank in their order, equally long on all; RankError where one is missing."""
         mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
         _reached(lambda: dist.all_gather(everyone, mine, group=self._group))
