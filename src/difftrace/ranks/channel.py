@@ -33,8 +33,11 @@ class Channel:
     def gather(self, data: bytes) -> list[bytes]:
         """Return the `data` of every rank in their order, equally long on all; RankError where one is missing."""
         mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        _reached(lambda: dist.all_gather(everyone, mine, group=self._group))
+        everyone = torch.empty(dist.get_world_size(), mine.numel(), dtype=torch.uint8)
+        # Not all_gather, which is a ring in gloo: every rank would wake for every other one.
+        at_first = list(everyone) if dist.get_rank() == 0 else None
+        _reached(lambda: dist.gather(mine, at_first, dst=0, group=self._group))
+        _reached(lambda: dist.broadcast(everyone, 0, group=self._group))
         return [bytes(one.numpy()) for one in everyone]
 
     def spread(self, data: bytes, source: int) -> bytes:
