@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = options.resolve(config)
     session = config.stash[SESSION] = Session(settings)
     config.pluginmanager.register(reporting.Tally(session), "difftrace-tally")
-    config.pluginmanager.register(ranks.Lockstep(session), "difftrace-ranks")
+    config.pluginmanager.register(ranks.Lockstep(settings), "difftrace-ranks")
     if settings.explicit:
         foreign.refuse()
     if settings.mode == "record":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_difftrace.session import Session
+from pytest_difftrace.options import Settings
 
 if TYPE_CHECKING:
     from difftrace.core.trajectory import Trajectory
@@ -117,8 +117,9 @@ def _rest(ranks: Ranks) -> str | None:
 class Lockstep:
     """Hooks of every session; where there is one rank they do nothing."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._used = False
         self._compared = False
         self._problem: str | None = None
 
@@ -126,7 +127,7 @@ class Lockstep:
         """State which rank this is, where a mode is stated."""
         ranks = group()
         place = launched() if ranks is None else (ranks.rank, ranks.size)
-        if not self._session.settings.explicit or place is None:
+        if not self._settings.explicit or place is None:
             return []
         rank, size = place
         writer = "this one writes" if rank == 0 else "rank 0 writes"
@@ -136,7 +137,9 @@ class Lockstep:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         """Before fixtures are torn down, wait for the other ranks to end the test; fail if one did more than this."""
-        ranks = group() if _FIXTURES.intersection(getattr(item, "fixturenames", ())) else None
+        used = not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        ranks = group() if used else None
+        self._used = self._used or used
         self._compared = self._compared or ranks is not None
         # Where the connection is lost each run and check has said so.
         problem = None if ranks is None or ranks.lost else _rest(ranks)
@@ -166,7 +169,7 @@ class Lockstep:
         if self._problem is not None:
             terminalreporter.write_line(f"difftrace: {self._problem}", red=True)
         found = launched()
-        if found is not None and self._session.outcomes and not self._compared:
+        if found is not None and self._used and not self._compared:
             terminalreporter.write_line(
                 f"difftrace: none of the {found[1]} ranks was compared with another: the tests did not initialise"
                 " torch.distributed (init_process_group in a conftest file)",

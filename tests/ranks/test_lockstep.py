@@ -22,10 +22,12 @@ GONE = ("last_is_gone", "after_that")
 Play = Callable[..., list[dict[str, str]]]
 
 
-def check_scenes(play: Play, size: int) -> None:
+def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
     """One test, since every process takes seconds to import torch."""
     last = size - 1
-    told = play(size, "last_differs", "same", "last_raises", "first_makes_one_more", "same", "asked", "model", *GONE)
+    told = play(
+        size, "last_differs", "same", "last_raises", "first_makes_one_more", "same", "asked", "model", *more, *GONE
+    )
     others = [*range(last)]
 
     differ = {scenes["last_differs"] for scenes in told}
@@ -59,6 +61,7 @@ def check_scenes(play: Play, size: int) -> None:
     for rank in others:
         assert "could not be compared: one ended" in told[rank]["last_is_gone"]
         assert told[rank]["after_that"] == "lost True"
+    return told
 
 
 def test_two_ranks_are_told_which_parts_where_which_raised_and_which_is_gone(play: Play) -> None:
@@ -66,8 +69,9 @@ def test_two_ranks_are_told_which_parts_where_which_raised_and_which_is_gone(pla
 
 
 @pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="DIFFTRACE_TEST_FULL=1 runs four ranks")
-def test_four_ranks_are_told_which_parts_where_which_raised_and_which_is_gone(play: Play) -> None:
-    check_scenes(play, 4)
+def test_four_ranks_are_told_as_much_and_a_model_spread_over_them_decides_as_a_whole_one(play: Play) -> None:
+    told = check_scenes(play, 4, "tensor_parallel")
+    assert {scenes["tensor_parallel"] for scenes in told} == {"42 True"}
 
 
 def test_one_process_alone_has_no_ranks_and_its_runs_are_its_own() -> None:

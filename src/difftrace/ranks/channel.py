@@ -44,9 +44,10 @@ class Channel:
         """Return the `data` of rank `source`, of any length, on every rank; RankError where one is missing."""
         size = torch.tensor([len(data)])
         _reached(lambda: dist.broadcast(size, source, group=self._group))
-        sent = torch.empty(int(size), dtype=torch.uint8)
-        if dist.get_rank() == source:
-            sent = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        if not size:
+            return b""
+        own = bytearray(data) if dist.get_rank() == source else bytearray(int(size))
+        sent = torch.frombuffer(own, dtype=torch.uint8)
         _reached(lambda: dist.broadcast(sent, source, group=self._group))
         return bytes(sent.numpy())
 
@@ -65,8 +66,10 @@ def _timeout() -> timedelta | None:
     """Return the default group's timeout; None, which is torch's own default, where it does not say."""
     world: Any = dist.group.WORLD
     for device in getattr(world, "_device_types", ()):
-        options = getattr(world._get_backend(device), "options", None)
-        timeout = getattr(options, "_timeout", None)
+        try:
+            timeout = world._get_backend(device).options._timeout
+        except (AttributeError, RuntimeError):  # another torch, or no backend for this type
+            continue
         if isinstance(timeout, timedelta):
             return timeout
     return None

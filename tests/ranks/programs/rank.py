@@ -88,6 +88,23 @@ def model(ranks: Ranks) -> str:
     return "not noticed"
 
 
+def tensor_parallel(ranks: Ranks) -> str:
+    """Every rank has a part of each block's second half, and all decide as a rank with the whole model does."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    loaded = load_model(reference_model_path())
+    arguments = {"gen_length": 8, "steps": 8}
+    whole = ModelRunner(loaded).generate("12 + 30 = ", **arguments)
+    for name, module in loaded.model.named_modules():
+        if name.rpartition(".")[0].endswith("blocks"):
+            plan = {"ff_proj": ColwiseParallel(), "up_proj": ColwiseParallel(), "ff_out": RowwiseParallel()}
+            parallelize_module(module, init_device_mesh("cpu", (ranks.size,)), plan)
+    assert any(parameter.__class__.__name__ == "DTensor" for parameter in loaded.model.parameters())
+    spread = ModelRunner(loaded, across_ranks=True).generate("12 + 30 = ", **arguments)
+    return f"{spread.text.strip()} {spread.trajectories == whole.trajectories}"
+
+
 def last_is_gone(ranks: Ranks) -> str:
     if ranks.rank == ranks.size - 1:
         os._exit(0)
@@ -101,7 +118,17 @@ def after_that(ranks: Ranks) -> str:
 
 SCENES: dict[str, Callable[[Ranks], str]] = {
     scene.__name__: scene
-    for scene in (same, last_differs, last_raises, first_makes_one_more, asked, model, last_is_gone, after_that)
+    for scene in (
+        same,
+        last_differs,
+        last_raises,
+        first_makes_one_more,
+        asked,
+        model,
+        tensor_parallel,
+        last_is_gone,
+        after_that,
+    )
 }
 
 
