@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,17 +14,23 @@ from typing import Literal
 import pytest
 
 from difftrace.core import policies
-from difftrace.core.baseline import dump, load
+from difftrace.core.audit import Audit
+from difftrace.core.baseline import dump, load, parse
+from difftrace.core.baseline_names import baseline_path
 from difftrace.core.budgets import amplification
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.comparison import Divergence
 from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.file_format import read_file
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.limits import MAX_BASELINE_BYTES
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import HoldsRun, Run
+from difftrace.core.side_logits import lies_beside, open_beside
 from difftrace.core.trajectory import Trajectory
-from pytest_difftrace.locations import baseline_path, test_id
+from pytest_difftrace.locations import test_id
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import PLATFORM_KEY
 
@@ -41,15 +48,21 @@ class Observation:
         test: the check.
         run: what was observed, as the baseline it would be recorded as.
         module: file of the test.
-        line: where the check is, "tests/test_sum.py:7".
+        at: file and line of the check.
+        line: the same as text, "tests/test_sum.py:7".
         repeat: runs the same again; None where that is not possible.
+        logits: the file of all its logits; None where they were not recorded.
+        audit: what its loop drew and selected; None where that was not asked for.
     """
 
     test: TestId
     run: Baseline
     module: Path
+    at: tuple[Path, int]
     line: str
     repeat: Callable[[], Baseline] | None = None
+    logits: RecordedLogits | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Check:
         problem: the reader's one line for "unreadable" and "newer".
         shared: whether `source` is the file for all platforms, else the one for this platform.
         forced: what scoring the golden canvases found, where that was done.
+        sha256: digest of the bytes of `source`, None where there is no such file.
     """
 
     observation: Observation
@@ -82,9 +96,12 @@ class Check:
     problem: str | None = None
     shared: bool = True
     forced: ForcedVerdict | None = None
+    sha256: str | None = None
 
 
-def observe(item: pytest.Item, value: object, name: str | None, platform_key: str | None) -> Observation:
+def observe(
+    item: pytest.Item, value: object, name: str | None, platform_key: str | None, at: tuple[Path, int]
+) -> Observation:
     """Return what a test handed to `difftrace.check`; `platform_key` replaces what the run calls its platform.
 
     Of a deferred run, which is not made for it, that is what is declared of it: it holds no decisions yet.
@@ -96,12 +113,13 @@ def observe(item: pytest.Item, value: object, name: str | None, platform_key: st
     test = test_id(item, name)
     run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
-    return Observation(test, _as_baseline(run, test, platform_key), item.path, _line_of_caller(item.config), repeat)
+    line = f"{relative(at[0], item.config)}:{at[1]}"
+    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat, run.logits, run.audit)
 
 
 def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
     """Return `observation` of a deferred run with the run that was made of it."""
-    return replace(observation, run=_as_baseline(run, observation.test, platform_key))
+    return replace(observation, run=_as_baseline(run, observation.test, platform_key), logits=run.logits)
 
 
 def judge(observation: Observation, settings: Settings) -> Check:
@@ -118,16 +136,20 @@ def find(observation: Observation, settings: Settings) -> Check:
     target = own if settings.per_platform or _exists(own) else shared
     source = next((path for path in (own, shared) if _exists(path)), None)
     if source is None:
-        return Check(observation, "missing", target, target)
-    verdict: Verdict
+        return Check(observation, "missing", target, target, shared=target == shared)
+    found = Check(observation, "diverged", source, target, shared=source == shared)
     try:
-        golden = load(source)
+        data, named = read_file(source, MAX_BASELINE_BYTES)
+        found = replace(found, sha256=f"sha256:{hashlib.sha256(data).hexdigest()}")
+        golden = parse(data, named)
+        if golden.logits is not None:
+            open_beside(source, golden.logits)
     except FormatError as error:
-        verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
-        return Check(observation, verdict, source, target, problem=str(error))
+        verdict: Verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
+        return replace(found, verdict=verdict, problem=str(error))
     if golden.test is not None and golden.test != test:
-        return Check(observation, "foreign", source, target, golden)
-    return Check(observation, "diverged", source, target, golden, shared=source == shared)
+        return replace(found, verdict="foreign", golden=golden)
+    return replace(found, golden=golden)
 
 
 def compared(check: Check, settings: Settings) -> Check:
@@ -194,11 +216,12 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run, with budget and probes of the file that it takes the place of."""
+    """Return what a recording writes: the run and its logits, with budget and probes of the file that it replaces."""
     golden = check.golden
     budget = None if golden is None or loses_budget(check) else golden.budget
     probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
-    return replace(check.observation.run, budget=budget, probes=probes)
+    logits = None if check.observation.logits is None else check.observation.logits.beside(check.target)
+    return replace(check.observation.run, budget=budget, probes=probes, logits=logits)
 
 
 def loses_budget(check: Check) -> bool:
@@ -232,17 +255,17 @@ def loses_probes(check: Check) -> bool:
     return check.verdict != "passed" or not golden.same_decisions(run) or before != after
 
 
-def owner(path: Path) -> TestId | None:
-    """Return the check that the file `path` belongs to, None where there is no such file or it does not say."""
+def written(path: Path) -> Baseline | None:
+    """Return the baseline in the file `path`, None where there is none that can be read."""
     try:
-        return load(path).test
+        return load(path)
     except FormatError:
         return None
 
 
 def _holds(path: Path, run: Baseline) -> bool:
     try:
-        return path.read_bytes() == dump(run)
+        return path.read_bytes() == dump(run) and (run.logits is None or lies_beside(path, run.logits))
     except (OSError, FormatError):
         return False
 
@@ -283,11 +306,12 @@ def _as_run(value: object) -> Run:
     )
 
 
-def _line_of_caller(config: pytest.Config) -> str:
+def caller() -> tuple[Path, int]:
+    """Return file and line of the innermost code that is not the plugin's own."""
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pytest_difftrace."):
         frame = frame.f_back
-    return f"{relative(Path(frame.f_code.co_filename), config)}:{frame.f_lineno}"
+    return Path(frame.f_code.co_filename), frame.f_lineno
 
 
 def relative(path: Path, config: pytest.Config) -> str:

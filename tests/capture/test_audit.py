@@ -16,7 +16,8 @@ import difftrace
 from difftrace.capture.audit import Auditor
 from difftrace.core.audit import Audit
 from difftrace.reports.audit import audit_lines
-from loops.cases import CASES, Case, as_lists
+from loops import dinfer
+from loops.cases import CASES, PROMPT, Case, as_lists
 from loops.model import MASK, VOCABULARY, TinyDenoiser
 from loops.truth import Truth
 
@@ -269,8 +270,7 @@ def test_counted_calls_are_told_as_the_steps_they_belong_to() -> None:
         next(case for case in CASES if case.name == "dllm bd3lm").run(model, truth)
     audit = auditor.result()
     # The first forward of each block is no step.
-    steps = [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
-    told = audit.at_steps(steps)
+    told = audit.at_steps([1, 2, 3, 4, 6, 7, 8, 9])
     assert {found.step for found in told.selections} == set(range(8))
     assert [found.tied for found in told.selections] == [found.tied for found in audit.selections]
 
@@ -286,3 +286,44 @@ def test_what_the_recorder_does_is_none_of_the_loops(name: str) -> None:
     assert recorder.capture(output).verified
     _, alone = of(name)
     assert auditor.result() == alone
+
+
+@pytest.mark.parametrize("name", ["llada at a temperature", "fast-dllm dual cache threshold", "remdm"])
+def test_a_recording_audits_its_loop_when_asked_to(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    model = case.model()
+    torch.manual_seed(0)
+    with difftrace.record(model, mask_id=MASK, engine="generic", audit=True) as recorder:
+        output = case.run(model, Truth(model))
+    _, alone = of(name)
+    assert recorder.capture(output).audit == alone
+    assert recorder.run(output).audit == alone
+
+
+def test_a_recording_audits_nothing_unless_asked_to() -> None:
+    with difftrace.record(TinyDenoiser(), mask_id=MASK) as recorder:
+        recorder.step([[MASK, MASK]], [[1, 2]])
+    assert recorder.capture().audit is None
+
+
+def test_an_audit_numbers_steps_as_the_trajectory_does() -> None:
+    case = next(case for case in CASES if case.name == "dllm bd3lm")
+    model = case.model()
+    truth = Truth(model)
+    with difftrace.record(model, mask_id=MASK, engine="dllm", audit=True) as recorder:
+        output = case.run(model, truth)
+    captured = recorder.capture(output)
+    assert captured.audit is not None
+    assert {found.step for found in captured.audit.selections} == set(range(truth.num_steps))
+
+
+def test_an_audit_counts_the_steps_of_engines_that_are_recorded_elsewhere_than_at_the_forward() -> None:
+    model = TinyDenoiser()
+    decoder = dinfer.ThresholdParallelDecoder(Truth(model))
+    with difftrace.record(decoder, mask_id=MASK, audit=True) as recorder:
+        output = dinfer.BlockWiseDiffusionLLM(model, decoder).generate(PROMPT)
+    captured = recorder.capture(output)
+    assert captured.audit is not None
+    steps = [found.step for found in captured.audit.selections if not found.in_model]
+    assert steps[0] == 0
+    assert max(steps) == captured.trajectories[0].num_steps - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -129,7 +130,8 @@ def test_ranks_record_in_step_rank_0_writes_and_those_that_differ_are_named(
 ) -> None:
     pytester.makeconftest(CONFTEST)
     suite(SUITE)
-    recorded = sessions("--difftrace-record", more=((), ("-k", "not alone")))
+    reports = [f"--difftrace-report=rank{rank}.json" for rank in range(2)]
+    recorded = sessions("--difftrace-record", more=((reports[0],), (reports[1], "-k", "not alone")))
     for rank, (status, output) in enumerate(recorded):
         assert status == 1, output
         assert "ranks: this one writes" in output if rank == 0 else "ranks: rank 0 writes" in output
@@ -146,6 +148,9 @@ def test_ranks_record_in_step_rank_0_writes_and_those_that_differ_are_named(
     assert "rank 1: ended" in recorded[0][1]
     assert "difftrace: ranks are out of step" in recorded[1][1].splitlines(), "told as the session ends"
     assert (pytester.path / "writes.txt").read_text().splitlines() == ["0 test_same", "0 test_last"]
+    report = json.loads((pytester.path / "rank0.json").read_text())
+    assert len(report["tests"]) == 7
+    assert not (pytester.path / "rank1.json").exists()
 
 
 @needs_gloo

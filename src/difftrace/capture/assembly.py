@@ -26,6 +26,7 @@ from difftrace.capture.ends import Placed, padding_of, place, prompt_end
 from difftrace.capture.evidence import Seen, evidences_of
 from difftrace.capture.runs import RowRun, check_against_calls, run_of_commits, run_of_forwards, run_of_histories
 from difftrace.capture.tape import Call, Played
+from difftrace.core.audit import Audit
 from difftrace.core.errors import CaptureError
 from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
@@ -45,8 +46,10 @@ class Reading:
     prompt_length: int | None = None
 
 
-def assemble(played: Played, output: Any, reading: Reading) -> Captured:
+def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None = None) -> Captured:
     """Return what was recorded, the last commits taken from `output`, None where that is not known.
+
+    `audit` counts calls of the model as steps, or steps that were told where no calls were seen.
 
     Raises:
         CaptureError: there is nothing recorded, or it contradicts itself or the output.
@@ -75,8 +78,21 @@ def assemble(played: Played, output: Any, reading: Reading) -> Captured:
     trajectories = tuple(_trajectory(one, row, outside, masks[row], end) for row, one in enumerate(rows))
     evidences = _evidences(played, reading, trajectories, steps)
     return Captured(
-        trajectories, tuple(one.unverified for one in rows), end, evidences, _notes(rows, reading, output, played)
+        trajectories,
+        tuple(one.unverified for one in rows),
+        end,
+        evidences,
+        _notes(rows, reading, output, played),
+        None if audit is None else _audited(audit, played, steps),
     )
+
+
+def _audited(audit: Audit, played: Played, steps: Sequence[int]) -> Audit:
+    if played.calls:
+        # A history tells no calls from others: each is a step then.
+        decided_on = [commit.calls - 1 for commit in played.commits] or steps or range(len(played.calls))
+        return audit.at_steps(decided_on)
+    return audit.at_told_steps()
 
 
 def _evidences(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from difftrace.core.audit import Audit
 from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 
@@ -19,6 +20,8 @@ class Captured:
         prompt_end: canvas position behind the prompt.
         evidences: the evidence of each row; None where none was recorded.
         notes: what a reader of the trajectories should know, a sentence each.
+        audit: what the loop drew and selected; None unless that was asked for. `difftrace.reports.audit.audit_lines`
+            puts it into words.
     """
 
     trajectories: tuple[Trajectory, ...]
@@ -26,6 +29,7 @@ class Captured:
     prompt_end: int
     evidences: tuple[Evidence, ...] | None = None
     notes: tuple[str, ...] = ()
+    audit: Audit | None = None
 
     @property
     def verified(self) -> bool:

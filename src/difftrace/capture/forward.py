@@ -45,6 +45,7 @@ def wrapped(
         wrapper = _wrapper(original, tape, look, logits)
         # Past a module's own __setattr__, which some wrappers redirect.
         vars(target)["forward"] = wrapper
+        tape.sees_calls = True
     try:
         yield
     finally:

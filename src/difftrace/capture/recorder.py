@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from difftrace.capture.adapter import Adapter
 from difftrace.capture.assembly import Reading, assemble
+from difftrace.capture.audit import Auditor
 from difftrace.capture.captured import Captured
 from difftrace.capture.identity import Subject, sampler_identity, source_digest
 from difftrace.capture.registry import adapter_for
 from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
+from difftrace.core.audit import Audit
 from difftrace.core.errors import CaptureError, RankError
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
@@ -36,6 +38,7 @@ def record(
     rewrites: bool | None = None,
     prompt_length: int | None = None,
     keep: Literal["decisions", "evidence"] = "evidence",
+    audit: bool = False,
     across_ranks: bool = False,
 ) -> Recorder:
     """Return a context in which the loop that calls `model` is recorded, without changing what it does.
@@ -49,7 +52,9 @@ def record(
     loop's, kept in the baseline so that runs with others are told apart. `rewrites` says whether the loop changes what
     it has committed, by default what the adapter says. `prompt_length` is where the prompt ends on the canvas, by
     default where the last masks begin. `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also
-    what the model said at the positions that were committed, for engines with a mask whose calls return logits.
+    what the model said at the positions that were committed, for engines with a mask whose calls return logits. `audit`
+    also notes every random draw and every selection with ties at its boundary, which takes about as long again as a
+    small model on a CPU does: `capture(out).audit`, and below a failing check.
     `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
     that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
@@ -69,7 +74,10 @@ def record(
     scored = keep == "evidence" and not adapter.grows
     scores = ScoreRecorder(mask, adapter.shift) if scored and mask is not None else None
     tape = Tape(type(subject.target).__name__, scores)
-    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, across_ranks)
+    auditor = Auditor(lambda: tape.answered) if audit else None
+    return Recorder(
+        subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, auditor, across_ranks
+    )
 
 
 class Recorder:
@@ -81,13 +89,16 @@ class Recorder:
         reading: Reading,
         arguments: Mapping[str, JsonScalar],
         tape: Tape,
+        auditor: Auditor | None = None,
         across_ranks: bool = False,
     ) -> None:
-        """Record `subject` on `tape`; use `record`, which knows the adapters."""
+        """Record `subject` on `tape`, and what `auditor` sees; use `record`, which knows the adapters."""
         self._subject = subject
         self._reading = reading
         self._arguments = arguments
         self._tape = tape
+        self._auditor = auditor
+        self._audit: Audit | None = None
         self._across_ranks = across_ranks
         self._stack = ExitStack()
         self._state = "has not begun"
@@ -105,6 +116,8 @@ class Recorder:
             raise CaptureError("a recorder records once: call record again for another run")
         self._stack.enter_context(self._reading.adapter.attach(self._subject.target, self._tape))
         self._tape.begin()
+        if self._auditor is not None:
+            self._stack.enter_context(self._auditor)
         self._state = "is not over"
         return self
 
@@ -119,6 +132,7 @@ class Recorder:
                 raise CaptureError(self._tape.failure)
             if error is None:
                 self._played = self._tape.play()
+                self._audit = None if self._auditor is None else self._auditor.result()
                 self._environment = self._where()
                 self._state = "is over"
             else:
@@ -154,7 +168,7 @@ class Recorder:
         if self._played is None:
             reason = f": {self._tape.failure}" if self._tape.failure else ""
             raise CaptureError(f"there is nothing to ask for, the recording {self._state}{reason}")
-        self._captured = assemble(self._played, output, self._reading)
+        self._captured = assemble(self._played, output, self._reading, self._audit)
         return self._captured
 
     def trajectories(self, output: Any = None) -> list[Trajectory]:
@@ -195,6 +209,7 @@ class Recorder:
             sampler=sampler_identity(self._reading.adapter, self._arguments, captured),
             environment=self._environment,
             evidences=captured.evidences,
+            audit=captured.audit,
         )
         if tokenizer is None:
             return run

@@ -83,6 +83,7 @@ class Tape:
         """Record the model called `name` in messages, and what it says as far as `scores` takes it."""
         self.name = name
         self.open = True
+        self.sees_calls = False
         self.failure: str | None = None
         self.caller: Path | None = None
         self._thread: dict[str, int] = {}
@@ -92,6 +93,11 @@ class Tape:
         self._since: tuple[Tensor, ...] = ()
         self._mask: Tensor | None = None
         self._prompt: Tensor | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many calls the model has answered; where none can be seen, the told steps and the one under way."""
+        return len(self._calls) if self.sees_calls else len(self._steps) + 1
 
     def claim(self) -> None:
         """Bind the tape to the first thread that uses it.

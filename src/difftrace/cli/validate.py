@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +14,10 @@ from difftrace.cli.baseline_files import baseline_files
 from difftrace.core.baseline import load, problems_of
 from difftrace.core.errors import FormatError
 from difftrace.core.file_format import naming
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.probe_steps import golden_at
 from difftrace.core.recording import Baseline, ProbeStep
+from difftrace.core.side_logits import open_beside
 from difftrace.core.text import printable
 
 _FORMAT: Final = {"format": "difftrace-validation", "version": "0.1"}
@@ -26,7 +30,8 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check baselines; every problem is listed. Needs no torch and no model.
 
     PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked: its format,
-    its schema, ranges and digests, and whether all of it can be decoded.
+    its schema, ranges and digests, and whether all of it can be decoded. A file of logits that a baseline refers to
+    is read as a whole; where it is not there, nothing is amiss.
 
     \b
     Examples:
@@ -51,18 +56,31 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _problems(file: Path) -> list[str]:
-    """Return what is wrong with a baseline, and with what reading it leaves alone: the content of its probes."""
+    """Return what is wrong with a baseline and with what reading it leaves alone: the content of probes and logits."""
     try:
         baseline = load(file)
     except FormatError:
         return problems_of(file)
-    return [problem for probe in baseline.probes if (problem := _probe_problem(file, baseline, probe)) is not None]
+    checks: list[Callable[[], object]] = [partial(_check_probe, file, baseline, probe) for probe in baseline.probes]
+    if baseline.logits is not None:
+        checks.append(partial(_check_logits, file, baseline.logits))
+    return [problem for check in checks if (problem := _problem(check)) is not None]
 
 
-def _probe_problem(file: Path, baseline: Baseline, probe: ProbeStep) -> str | None:
+def _check_probe(file: Path, baseline: Baseline, probe: ProbeStep) -> None:
+    with naming(printable(str(file))):
+        golden_at(baseline, probe)
+
+
+def _check_logits(file: Path, reference: LogitsReference) -> None:
+    logits = open_beside(file, reference)
+    if logits is not None:
+        logits.check()
+
+
+def _problem(check: Callable[[], object]) -> str | None:
     try:
-        with naming(printable(str(file))):
-            golden_at(baseline, probe)
+        check()
     except FormatError as error:
         return str(error)
     return None

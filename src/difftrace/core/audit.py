@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -76,13 +77,22 @@ class Audit:
     host: tuple[str, ...] = ()
 
     def at_steps(self, steps: Sequence[int]) -> Audit:
-        """Return the same where what was counted as steps are calls of the model: call i belongs to `steps[i]`."""
+        """Return the same where what was counted as steps are calls of the model, of which `steps` [S] made the steps.
 
-        def step_of(call: int) -> int:
-            return steps[min(call, len(steps) - 1)] if call >= 0 and steps else -1
+        What happened between two of those belongs to the first of them.
+        """
+        return self._renumbered(lambda one: bisect_right(steps, one.step) - 1)
 
+    def at_told_steps(self) -> Audit:
+        """Return the same where steps that were told were counted instead, the one under way included.
+
+        No forward was answered in between, so that what a model did was counted for the step after its own.
+        """
+        return self._renumbered(lambda one: one.step - one.in_model)
+
+    def _renumbered(self, step_of: Callable[[Draw | Selection], int]) -> Audit:
         return replace(
             self,
-            draws=tuple(replace(draw, step=step_of(draw.step)) for draw in self.draws),
-            selections=tuple(replace(selection, step=step_of(selection.step)) for selection in self.selections),
+            draws=tuple(replace(draw, step=step_of(draw)) for draw in self.draws),
+            selections=tuple(replace(selection, step=step_of(selection)) for selection in self.selections),
         )

@@ -13,11 +13,12 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from difftrace.core import strict_json
-from difftrace.core.errors import FormatError, TrajectoryError
+from difftrace.core.errors import FormatError, LogitsError, TrajectoryError
 from difftrace.core.evidence import Evidence
 from difftrace.core.evidence_columns import numbers
 from difftrace.core.file_format import check_format, json_file, naming
 from difftrace.core.limits import MAX_BASELINE_BYTES, MAX_BASELINE_NUMBERS, MAX_PROBE_BYTES
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.probe_steps import unpacked
 from difftrace.core.recording import (
     Baseline,
@@ -58,6 +59,7 @@ def dump(baseline: Baseline, source: str = "baseline") -> bytes:
         "digest": baseline.digest,
         "sequences": [_sequence_document(record) for record in baseline.sequences],
         **({} if baseline.budget is None else {"budget": _budget_document(baseline.budget)}),
+        **({} if baseline.logits is None else {"logits": baseline.logits.to_document()}),
         **({"probes": [_probe_document(probe) for probe in baseline.probes]} if baseline.probes else {}),
     }
     with naming(source):
@@ -138,10 +140,12 @@ def _baseline(data: bytes) -> Baseline:
         pieces=_pieces(document["pieces"], vocab_size),
         sequences=_sequences(document["sequences"], vocab_size),
         budget=Budget(**document["budget"]) if "budget" in document else None,
+        logits=_logits(document["logits"]) if "logits" in document else None,
     )
     baseline = replace(baseline, probes=_probes(document.get("probes", []), baseline))
     if baseline.digest != document["digest"]:
         raise FormatError("$.digest: does not match the sequences; the file was changed after it was recorded")
+    _check_logits(baseline)
     return baseline
 
 
@@ -156,6 +160,24 @@ def _sampler(document: dict[str, Any]) -> SamplerIdentity:
 def _budget_document(budget: Budget) -> dict[str, Any]:
     values = {name: float(getattr(budget, name)) for name in ("scores", "confidences", "logits")}
     return {**values, "measured": dict(budget.measured)}
+
+
+def _logits(document: dict[str, Any]) -> LogitsReference:
+    try:
+        return LogitsReference.from_document(document)
+    except LogitsError as error:
+        raise FormatError(f"$.logits: {error}") from None
+
+
+def _check_logits(baseline: Baseline) -> None:
+    if baseline.logits is None:
+        return
+    trajectories = [record.trajectory for record in baseline.sequences]
+    layout = baseline.logits.layout
+    if layout.lengths != tuple(t.length - t.padding for t in trajectories):
+        raise FormatError("$.logits.lengths: are not those of the sequences without padding")
+    if any(t.num_steps != layout.steps for t in trajectories):
+        raise FormatError(f"$.logits.steps: is {layout.steps}, but the sequences have other numbers of steps")
 
 
 def _model(document: dict[str, Any]) -> ModelIdentity:

@@ -8,6 +8,7 @@ from typing import Any
 
 from difftrace.core.evidence import Evidence
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, JsonScalar, ModelIdentity, SamplerIdentity, TestId
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -119,6 +120,11 @@ class DeferredRun:
     def evidences(self) -> tuple[Evidence | None, ...] | None:
         """The evidence of each sequence, which only denoising gives."""
         return self.run.evidences
+
+    @property
+    def logits(self) -> RecordedLogits | None:
+        """The file that all logits went to, which only denoising gives."""
+        return self.run.logits
 
     def to_baseline(self, test: TestId | None) -> Baseline:
         """Return the baseline that records this run for `test`, which takes its evidence."""

@@ -10,29 +10,14 @@ from typing import Final, TypeAlias
 
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import LogitsReference
+from difftrace.core.test_id import TestId as TestId
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
 
 # What the names of loops start with that were written elsewhere.
 _CAPTURED: Final = "captured "
-
-
-@dataclass(frozen=True)
-class TestId:
-    """The check a baseline belongs to.
-
-    Attributes:
-        module: file name of the test module without its folder, "test_sum.py".
-        id: "TestA::test_b[param]".
-        name: the check's name where a test has several, else None.
-    """
-
-    __test__ = False  # pytest collects classes of this name
-
-    module: str
-    id: str
-    name: str | None
 
 
 @dataclass(frozen=True)
@@ -168,6 +153,7 @@ class Baseline:
         budget: how far trusted environments are apart, where that was measured.
         probes: what the model's modules computed at some steps, for `difftrace bisect` to compare with; one for each
             step and sequence. No part of what has to reproduce.
+        logits: the file of all logits beside the baseline, where they were recorded.
     """
 
     test: TestId | None
@@ -178,6 +164,7 @@ class Baseline:
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
     probes: tuple[ProbeStep, ...] = ()
+    logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from difftrace.core.forced import ForcedVerdict, ScoredStep
@@ -17,6 +18,7 @@ from difftrace.core.verification import Asked, Result, Unverified, Verified, sta
 from difftrace.reports.canvas import token_text
 from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.logits import logits_lines
 from difftrace.reports.verdict import budget_lines, detail_lines, reason_lines
 
 _MOST_DIVERGENT: Final = 8
@@ -75,13 +77,15 @@ def _failure(path: str, result: Verified, asked: Asked, model: Sequence[str]) ->
     found = result.classification
     told = asked.policy != "exact" or found.divergence_class in divergence_classes(asked.fail_on) or bool(found.others)
     name = found.divergence_class
+    sequence, step, _ = result.where
+    logits = logits_lines(Path(path), result.golden, result.logits, step, sequence)
     text = divergence_text(
         result.golden,
         result.observed,
         result.divergence,
         subject=f"{'' if name is None else f'{name}: '}run differs from its baseline",
         where=[],
-        reasons=reason_lines(found, result.judgement.reason if told else None),
+        reasons=[*reason_lines(found, result.judgement.reason if told else None), *logits],
         advice=["To find the module it starts in:", f"  {_bisect_command(path, model)}"],
     )
     return text.splitlines()
