@@ -18,6 +18,8 @@ _OWN: Final = {
     name: f"difftrace.capture.adapters.{name}"
     for name in (
         "llada",
+        "diffusion_gemma",
+        "causal",
         "generic",
         "steps",
     )
