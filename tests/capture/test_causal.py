@@ -22,31 +22,6 @@ _IDS = torch.tensor([[0, 0, 5, 9, 11], [3, 4, 5, 6, 8]])
 _MASK = (_IDS != _PAD).long()
 
 
-@pytest.fixture(scope="session")
-def llama() -> Any:
-    """A Llama of two layers with random weights."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        pad_token_id=_PAD,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.4)
-    return model
-
-
 def _recorded(model: Any, seed: int = 0, **arguments: Any) -> tuple[Captured, Tensor, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)

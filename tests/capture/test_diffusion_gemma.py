@@ -15,43 +15,11 @@ from difftrace.core.comparison import compare_sequences
 from difftrace.core.errors import CaptureError
 from difftrace.reports.failure import divergence_text
 
+# As the fixture has them.
 _BLOCK, _VOCABULARY = 16, 64
+pytestmark = pytest.mark.usefixtures("no_compiler")
+
 _IDS = torch.tensor([[5, 9, 11, 23, 42], [3, 4, 5, 6, 8]])
-
-
-@pytest.fixture(scope="session")
-def gemma() -> Any:
-    """One of two layers with random weights, with blocks of 16 positions."""
-    transformers = pytest.importorskip("transformers", minversion="5.0")
-    kinds = pytest.importorskip("transformers.models.diffusion_gemma")
-    vision = pytest.importorskip("transformers.models.gemma4.configuration_gemma4").Gemma4VisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
-    )
-    text = kinds.DiffusionGemmaTextConfig(
-        vocab_size=_VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        global_head_dim=8,
-        num_experts=2,
-        top_k_experts=1,
-        moe_intermediate_size=8,
-        layer_types=["sliding_attention", "full_attention"],
-    )
-    images = {"image_token_id": 61, "boi_token_id": 62, "eoi_token_id": 63}
-    config = kinds.DiffusionGemmaConfig(text_config=text, vision_config=vision, canvas_length=_BLOCK, **images)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return transformers.DiffusionGemmaForBlockDiffusion(config).eval().requires_grad_(False)
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the engine's import of torch's compiler, which takes seconds and is of no use here."""
-    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
 
 
 def _recorded(model: Any, seed: int, **arguments: Any) -> tuple[Captured, Any, Any]:

@@ -172,7 +172,7 @@ class LoopAdapter:
         """Wrap the instance's `forward`."""
         return wrapped(target, tape, self.look, self.logits)
 
-    def look(self, arguments: Mapping[str, Any]) -> Look:
+    def look(self, arguments: Mapping[str, Any]) -> Look | None:
         """Find ids, window and attention mask among the usual names."""
         return Look(
             self.ids(arguments),

@@ -40,9 +40,9 @@ class Said:
     """What the model said to one row in T calls, at N places: columns as those of `difftrace.core.evidence.Evidence`,
     [N], by call, then position, and [T, ...]."""
 
-    top_tokens: npt.NDArray[np.int64]
+    top_tokens: npt.NDArray[np.int32]
     top_scores: npt.NDArray[np.float32]
-    runner_up_tokens: npt.NDArray[np.int64]
+    runner_up_tokens: npt.NDArray[np.int32]
     runner_up_scores: npt.NDArray[np.float32]
     confidences: npt.NDArray[np.float32]
     non_finite: npt.NDArray[np.int64]
@@ -82,6 +82,7 @@ def reduce_answers(answers: Sequence[Answer], first: Tensor) -> list[Said]:
     sketches.index_add_(0, owner, projections * position_signs(length, CONDITIONAL, flat.device)[positions])
     non_finite = torch.zeros(calls * rows, dtype=torch.int64).index_add_(0, owner, bad)
     row_of = (owner % rows).numpy()
+    tokens = tokens.to(torch.int32)
     place_columns = (tokens[:, 0], scores[:, 0], tokens[:, 1], scores[:, 1], confidences)
     call_columns = (non_finite, digests, as_logits(sketches), where.sum(-1).flatten() * vocabulary)
     said = []
