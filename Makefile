@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Processes that tests are spread over.
+TEST_WORKERS ?= 2
+
 .PHONY: demo test lint wheel clean help
 
 help:
@@ -23,7 +26,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

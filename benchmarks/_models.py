@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from _harness import Scalar, describe_machine
 
+from difftrace.determinism.devices import platform_key
 from difftrace.models import LoadedModel, load_model
 from difftrace.models.config import LLaDAConfig
 from difftrace.models.llada import LLaDAModel
@@ -77,3 +79,13 @@ def _random(config: LLaDAConfig, dtype: torch.dtype, device: torch.device) -> LL
         else:
             parameter.normal_(0.0, 0.02, generator=generator)
     return model
+
+
+def describe_device(device: torch.device) -> dict[str, Scalar]:
+    """Return what the figures of a model on `device` depend on, with neither host name nor path."""
+    return {
+        **describe_machine(),
+        "torch": torch.__version__,
+        "platform": platform_key(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }

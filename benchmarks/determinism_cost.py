@@ -18,10 +18,10 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
-from _harness import Figure, describe_machine, measure_pairs, report
-from _models import add_model_options, add_run_options, build
+from _harness import Figure, measure_pairs, report
+from _models import add_model_options, add_run_options, build, describe_device
 
-from difftrace.determinism.devices import platform_key, profile_of
+from difftrace.determinism.devices import profile_of
 from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.profiles import CPU, PORTABLE
 from difftrace.sampling import generate
@@ -57,8 +57,7 @@ def main() -> int:
         ]
     settings = {name: value for name, value in vars(options).items() if name not in ("json", "serve")}
     settings["config"] = Path(options.config).name
-    machine = {**describe_machine(), "torch": torch.__version__, "platform": platform_key(device)}
-    return report("determinism_cost", settings, figures, machine, options.json)
+    return report("determinism_cost", settings, figures, describe_device(device), options.json)
 
 
 class _Worker:

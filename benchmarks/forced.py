@@ -20,13 +20,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _harness import Figure, describe_machine, measure_pairs, report
-from _models import add_model_options, build_loaded
+from _harness import Figure, measure_pairs, report
+from _models import add_model_options, build_loaded, describe_device
 
 from difftrace.core.comparison import compare_sequences
 from difftrace.core.recording import Baseline
 from difftrace.core.run import Run
-from difftrace.determinism.devices import platform_key
 from difftrace.determinism.enforcement import enforce
 from difftrace.models import LoadedModel
 from difftrace.sampling import SamplerArguments, generate
@@ -79,13 +78,7 @@ def main() -> int:
         "config": Path(options.config).name,
         "runs": "; ".join(map(str, options.runs)),
     }
-    machine = {
-        **describe_machine(),
-        "torch": torch.__version__,
-        "platform": platform_key(loaded.device),
-        "device": torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else loaded.device.type,
-    }
-    return report("forced", settings, figures, machine, options.json)
+    return report("forced", settings, figures, describe_device(loaded.device), options.json)
 
 
 def _size(text: str) -> Size:

@@ -33,19 +33,20 @@ def bisection(check: Check, item: pytest.Item) -> list[str]:
 
 
 def _found(check: Check, loaded: LoadedModel, source: str) -> list[str]:
-    from difftrace.reports.bisection import finding_lines
+    from difftrace.reports.bisection import finding_lines, place_of_probe, probe_command
     from difftrace.verification.bisect import bisect
 
     assert check.golden is not None
     step = _step(check)
     found = bisect(loaded, check.golden, step=step)
-    title = f"bisect: the model, run twice on the golden canvas before step {step} ({found.modules} modules):"
+    ran = f"the golden canvas before step {found.origin.step}{place_of_probe(found)}"
+    title = f"bisect: the model, run twice on {ran} ({found.modules} modules):"
     end = []
-    if found.verdict == "repeatable":
+    if found.verdict == "repeatable" or (found.verdict == "no difference" and found.origin.step != step):
         end = [
             "  To compare its modules with the golden ones, where the baseline was recorded:",
-            f"    difftrace layers {quote(source)} --step {step} -o layers.json",
-            f"  and then here: difftrace bisect {quote(source)} --against layers.json",
+            f"    {probe_command(source, step)}",
+            f"  and then here: difftrace bisect {quote(source)}",
         ]
     room = _MOST_LINES - 1 - len(end)
     lines = [f"  {line}" for line in finding_lines(found)]

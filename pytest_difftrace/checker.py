@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -20,6 +20,7 @@ from pytest_difftrace.checks import (
     judge,
     judge_again,
     made,
+    needs_repeating,
     needs_writing,
     observe,
     to_record,
@@ -33,12 +34,13 @@ from pytest_difftrace.passes import different_pass
 from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
 from pytest_difftrace.results import write_received
-from pytest_difftrace.session import notes
+from pytest_difftrace.session import LOADED, notes
 from pytest_difftrace.stopwatch import Stopwatch
 from pytest_difftrace.strategies import basis
 
 if TYPE_CHECKING:
-    from difftrace.core.run import Run
+    from difftrace.capture import Recorder
+    from difftrace.core.run import HoldsRun, Run
     from difftrace.core.trajectory import Trajectory
 
 __tracebackhide__ = True
@@ -61,7 +63,26 @@ class Checker:
         self._settings = settings
         self._names: set[str | None] = set()
 
-    def check(self, run: Run | DeferredRun | Trajectory | Sequence[Trajectory], name: str | None = None) -> None:
+    def record(self, model: Any, **options: Any) -> Recorder:
+        """Record the loop that calls `model` inside the context: `difftrace.record`, with all its options.
+
+            with difftrace.record(model) as rec:
+                out = generate(model, prompt)
+            difftrace.check(rec.run(out))
+
+        The model of the `llada` fixture is recorded under the name that it was loaded by.
+
+        Raises:
+            CaptureError: as `difftrace.record`.
+        """
+        from difftrace.capture import record
+
+        loaded = self._item.stash.get(LOADED, None)
+        return record(loaded if loaded is not None and model is loaded.model else model, **options)
+
+    def check(
+        self, run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory], name: str | None = None
+    ) -> None:
         """Hold `run` against the baseline of this test; a test with several checks gives each a `name`.
 
         Fails the test where they differ or there is no baseline; `pytest --difftrace-record` records one.
@@ -83,7 +104,7 @@ class Checker:
 
     def _check(
         self,
-        run: Run | DeferredRun | Trajectory | Sequence[Trajectory],
+        run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory],
         name: str | None,
         at: tuple[Path, int],
         watch: Stopwatch,
@@ -120,8 +141,7 @@ class Checker:
         self._conclude(check, run, watch)
 
     def _conclude(self, check: Check, run: object, watch: Stopwatch) -> None:
-        known = check.classification is not None and check.classification.divergence_class == "RUN_TO_RUN"
-        if check.verdict == "diverged" and not known:
+        if needs_repeating(check, self._settings):
             with watch.paused():
                 check = judge_again(check, self._settings)
         status = _STATUSES[check.verdict]
@@ -160,7 +180,9 @@ class Checker:
         try:
             if isinstance(run, DeferredRun):
                 check = replace(check, observation=made(check.observation, run.run, self._settings.platform_key))
-            return write_received(self._item.config, self._item.path, to_record(check), check.target.name)
+            # All logits of a run lie beside a baseline, not beside what is there to be looked at.
+            received = replace(to_record(check), logits=None)
+            return write_received(self._item.config, self._item.path, received, check.target.name)
         except Exception as error:
             # The check has failed already, and it is its own failure that is to be shown.
             told = f"received run of {self._item.nodeid} not written: {error or type(error).__name__}"

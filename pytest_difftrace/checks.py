@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 
 from difftrace.core import policies
+from difftrace.core.audit import Audit
 from difftrace.core.baseline import dump, load, parse
 from difftrace.core.baseline_names import baseline_path
 from difftrace.core.budgets import amplification
@@ -24,8 +25,10 @@ from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.file_format import read_file
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.limits import MAX_BASELINE_BYTES
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, TestId
-from difftrace.core.run import Run
+from difftrace.core.run import HoldsRun, Run
+from difftrace.core.side_logits import lies_beside, open_beside
 from difftrace.core.trajectory import Trajectory
 from pytest_difftrace.locations import test_id
 from pytest_difftrace.options import Settings
@@ -48,6 +51,8 @@ class Observation:
         at: file and line of the check.
         line: the same as text, "tests/test_sum.py:7".
         repeat: runs the same again; None where that is not possible.
+        logits: the file of all its logits; None where they were not recorded.
+        audit: what its loop drew and selected; None where that was not asked for.
     """
 
     test: TestId
@@ -56,6 +61,8 @@ class Observation:
     at: tuple[Path, int]
     line: str
     repeat: Callable[[], Baseline] | None = None
+    logits: RecordedLogits | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +114,12 @@ def observe(
     run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
     line = f"{relative(at[0], item.config)}:{at[1]}"
-    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat)
+    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat, run.logits, run.audit)
 
 
 def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
     """Return `observation` of a deferred run with the run that was made of it."""
-    return replace(observation, run=_as_baseline(run, observation.test, platform_key))
+    return replace(observation, run=_as_baseline(run, observation.test, platform_key), logits=run.logits)
 
 
 def judge(observation: Observation, settings: Settings) -> Check:
@@ -135,6 +142,8 @@ def find(observation: Observation, settings: Settings) -> Check:
         data, named = read_file(source, MAX_BASELINE_BYTES)
         found = replace(found, sha256=f"sha256:{hashlib.sha256(data).hexdigest()}")
         golden = parse(data, named)
+        if golden.logits is not None:
+            open_beside(source, golden.logits)
     except FormatError as error:
         verdict: Verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
         return replace(found, verdict=verdict, problem=str(error))
@@ -149,16 +158,27 @@ def compared(check: Check, settings: Settings) -> Check:
     return judged_as(check, classify(check.golden, check.observation.run), settings)
 
 
-def judge_again(check: Check, settings: Settings) -> Check:
-    """Return `check`, which failed, after its run was repeated once, to tell whether it differs from itself.
+def needs_repeating(check: Check, settings: Settings) -> bool:
+    """Return whether the run of `check` has to be repeated before its judgement stands."""
+    found, judgement = check.classification, check.judgement
+    if found is None or judgement is None:
+        return False
+    return policies.asks_for_repetition(found, judgement, settings.fail_on)
 
-    A run that cannot be repeated, or fails when it is, leaves `check` as it is.
+
+def judge_again(check: Check, settings: Settings) -> Check:
+    """Return `check` after its run was repeated once, to tell whether it differs from itself.
+
+    A run that cannot be repeated leaves `check` as it is, and so does one of a check that failed where repeating it
+    fails.
     """
     if check.golden is None or check.observation.repeat is None:
         return check
     try:
         repeated = check.observation.repeat()
     except Exception:
+        if check.verdict == "passed":
+            raise
         # The check has failed already, and it is its own failure that is to be shown.
         return check
     return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
@@ -196,9 +216,12 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 
 def to_record(check: Check) -> Baseline:
-    """Return what a recording writes: the run, with the budget of the file that it takes the place of."""
-    budget = None if check.golden is None or loses_budget(check) else check.golden.budget
-    return replace(check.observation.run, budget=budget)
+    """Return what a recording writes: the run and its logits, with budget and probes of the file that it replaces."""
+    golden = check.golden
+    budget = None if golden is None or loses_budget(check) else golden.budget
+    probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
+    logits = None if check.observation.logits is None else check.observation.logits.beside(check.target)
+    return replace(check.observation.run, budget=budget, probes=probes, logits=logits)
 
 
 def loses_budget(check: Check) -> bool:
@@ -216,17 +239,33 @@ def loses_budget(check: Check) -> bool:
     return before != after
 
 
-def owner(path: Path) -> TestId | None:
-    """Return the check that the file `path` belongs to, None where there is no such file or it does not say."""
+def loses_probes(check: Check) -> bool:
+    """Return whether the file that a recording writes has probes that say nothing of the run in its place.
+
+    They are of the model on golden canvases: both must be those of the run, which also must not have failed, lest its
+    numbers be others.
+    """
+    golden, run = check.golden, check.observation.run
+    if golden is None or not golden.probes or check.source != check.target:
+        return False
+    before, after = (
+        (one.environment.get("dtype"), getattr(one.model, "weights", None), getattr(one.model, "config", None))
+        for one in (golden, run)
+    )
+    return check.verdict != "passed" or not golden.same_decisions(run) or before != after
+
+
+def written(path: Path) -> Baseline | None:
+    """Return the baseline in the file `path`, None where there is none that can be read."""
     try:
-        return load(path).test
+        return load(path)
     except FormatError:
         return None
 
 
 def _holds(path: Path, run: Baseline) -> bool:
     try:
-        return path.read_bytes() == dump(run)
+        return path.read_bytes() == dump(run) and (run.logits is None or lies_beside(path, run.logits))
     except (OSError, FormatError):
         return False
 
@@ -254,13 +293,16 @@ def _repeated(repeat: Callable[[], Run], test: TestId, platform_key: str | None)
 def _as_run(value: object) -> Run:
     if isinstance(value, Run):
         return value
+    if isinstance(value, HoldsRun):
+        return value.as_run()
     if isinstance(value, Trajectory):
         return Run((value,))
     if isinstance(value, Sequence) and value and all(isinstance(one, Trajectory) for one in value):
         return Run(tuple(value))
     what = f"an empty {type(value).__name__}" if value in ([], ()) else f"a {type(value).__name__}"
     raise TypeError(
-        f"difftrace.check takes a run of llada.generate, a difftrace.Trajectory or a sequence of them, not {what}"
+        f"difftrace.check takes a run of llada.generate or difftrace.record, a difftrace.Trajectory or a sequence of "
+        f"them, not {what}"
     )
 
 

@@ -12,12 +12,17 @@ from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
+from difftrace.reports.audit import audit_lines
 from difftrace.reports.failure import divergence_text
+from difftrace.reports.logits import logits_lines
 from difftrace.reports.scored import divergent_steps_lines
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import explanation, recorded_elsewhere
+
+# Most lines of an audit; all of it is in `rec.capture(output).audit`.
+_AUDIT_LINES = 8
 
 _NEEDS_NO_QUOTES = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
@@ -73,7 +78,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
         subject=_subject(check, check.classification, settings),
         where=where,
         reasons=_reasons(check, check.classification, settings),
-        advice=_advice(check.classification, command),
+        advice=[*_audited(observation), *_advice(check.classification, command)],
     )
 
 
@@ -95,13 +100,26 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     Nothing for bare trajectories, of which only their decisions are known.
     """
     assert check.judgement is not None
+    assert check.golden is not None
     observed = check.observation.run
     bare = observed.model is None and all(record.evidence is None for record in observed.sequences)
     if bare and found.divergence_class is None:
         return []
-    told = settings.policy != "exact" or found.divergence_class in settings.fail_on
+    told = settings.policy != "exact" or found.divergence_class in settings.fail_on or bool(found.others)
     steps = [] if check.forced is None else divergent_steps_lines(check.forced)
-    return [*steps, *reason_lines(found), *([f"  policy: {check.judgement.reason}"] if told else [])]
+    at = check.divergence or found
+    logits = logits_lines(check.source, check.golden, check.observation.logits, at.step, at.sequence)
+    return [*steps, *reason_lines(found, check.judgement.reason if told else None), *logits]
+
+
+def _audited(observation: Observation) -> list[str]:
+    """Return what the loop drew at random and where its selections were tied, if that was asked for."""
+    if observation.audit is None:
+        return []
+    model = observation.run.model
+    lines = audit_lines(observation.audit, vocabulary=None if model is None else model.vocab_size)
+    more = [f"  and {len(lines) - _AUDIT_LINES} more lines"] if len(lines) > _AUDIT_LINES else []
+    return ["What the loop drew and selected:", *(f"  {line}" for line in lines[:_AUDIT_LINES]), *more, ""]
 
 
 def _advice(found: Classification, command: str) -> list[str]:
@@ -130,6 +148,7 @@ def not_reproducible(
         where=[_line(first)],
         reasons=reasons,
         advice=[
+            *_audited(second),
             "A baseline that its own test does not reproduce would fail at random. Look for randomness without a",
             "seed, the clock, or state that one run leaves to the next, then record again.",
         ],

@@ -27,9 +27,12 @@ class OnGitHub:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         """Print the annotations, and append to the job's summary."""
-        report = config.stash[SESSION].report
-        if report is None or not report.checks:
+        session = config.stash[SESSION]
+        if session.report is None or not session.entries:
             return
+        from difftrace.core.report import parse
+
+        report = parse(session.report, "report")
         if not _annotated_by_another(config):
             from difftrace.reports.github import annotation_lines
 

@@ -54,6 +54,7 @@ class Settings:
         bisect: look for the module at fault where a check fails.
         strategy: whether runs of the `llada` fixture are denoised for their check or their baselines' canvases scored.
         report: the report file that was asked for.
+        html: the page that was asked for.
         results: the results folder.
         results_confined: the ini file or nobody named that folder, so that it has to be in the root folder.
     """
@@ -72,6 +73,7 @@ class Settings:
     bisect: bool = False
     strategy: Strategy = "rerun"
     report: Path | None = None
+    html: Path | None = None
     results: Path = Path(".difftrace")
     results_confined: bool = True
 
@@ -169,6 +171,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="Write what became of every check to this file, as JSON.",
     )
     group.addoption(
+        "--difftrace-html",
+        metavar="FILE",
+        default=None,
+        dest="difftrace_html",
+        help="Write a page that shows every check, with golden and observed runs side by side, to this file.",
+    )
+    group.addoption(
         "--difftrace-results",
         metavar="DIR",
         default=None,
@@ -186,6 +195,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
     parser.addini("difftrace_profile", "determinism profile of the llada fixture", default="")
     parser.addini("difftrace_platform_key", "what this platform is called", default="")
+    parser.addini("difftrace_html", "page that shows every check, seen from the ini file's folder", default="")
     parser.addini("difftrace_results", "results folder, inside the root folder (.difftrace)", default=".difftrace")
     parser.addini("difftrace_per_platform", "record one baseline per platform", type="bool", default=False)
 
@@ -258,6 +268,7 @@ def resolve(config: pytest.Config) -> Settings:
         bisect=config.getoption("difftrace_bisect") or config.getini("difftrace_bisect"),
         strategy=config.getoption("difftrace_strategy") or ini_strategy,
         report=started / report if report else None,
+        html=_html(config, ini_folder),
         results=started / results if results else ini_folder / config.getini("difftrace_results"),
         results_confined=not results,
     )
@@ -287,6 +298,22 @@ def _exceptions(config: pytest.Config) -> tuple[frozenset[str], frozenset[str]]:
 
 def _listed(values: Sequence[str]) -> list[str]:
     return [name for value in values for name in re.split(r"[\s,]+", value) if name]
+
+
+def _html(config: pytest.Config, ini_folder: Path) -> Path | None:
+    given: str | None = config.getoption("difftrace_html")
+    ini: str = config.getini("difftrace_html")
+    if given:
+        return config.invocation_params.dir / given
+    if not ini:
+        return None
+    page = ini_folder / ini
+    if not page.resolve().is_relative_to(config.rootpath.resolve()):
+        raise pytest.UsageError(
+            f"ini option difftrace_html = {ini!r}: leads out of the root folder; name it on the command line,"
+            " --difftrace-html=FILE, if it is meant"
+        )
+    return page
 
 
 def _platform_key(config: pytest.Config) -> str | None:

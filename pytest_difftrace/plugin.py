@@ -47,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(manifest.Collecting(collected), "difftrace-manifest")
     if writing.writes(config):
         config.pluginmanager.register(writing.Writing(config, session, collected), "difftrace-writing")
+        if settings.html is not None:
+            from pytest_difftrace.exploring import Exploring
+
+            config.pluginmanager.register(Exploring(session), "difftrace-exploring")
         if on_github.applies():
             config.pluginmanager.register(on_github.OnGitHub(), "difftrace-on-github")
     if settings.explicit:

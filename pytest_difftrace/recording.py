@@ -18,10 +18,11 @@ from difftrace.core.classes import Finding
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.errors import DiffTraceError
 from difftrace.core.run_rules import run_to_run_finding
+from difftrace.core.side_logits import put_beside, remove_beside
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, loses_budget, owner, to_record, verdict_on
+from pytest_difftrace.checks import Check, loses_budget, loses_probes, to_record, verdict_on, written
 from pytest_difftrace.entries import entry_of
 from pytest_difftrace.junit import note_properties
 from pytest_difftrace.options import Settings
@@ -200,6 +201,8 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
             noted.remarks.append("logits not reproducible")
         if loses_budget(check):
             noted.remarks.append("budget dropped")
+        if loses_probes(check):
+            noted.remarks.append("probes dropped")
 
 
 def _obstacle(repetition: Repetition) -> str | None:
@@ -245,11 +248,17 @@ def _parting(repetition: Repetition, name: str | None, found: Classification) ->
 def _write(check: Check, config: pytest.Config) -> str | None:
     """Write the baseline of `check`; return the failure's text if that is not possible, else None."""
     # Under xdist another worker may have written there since the first run.
-    other = owner(check.target)
-    if other is not None and other != check.observation.test:
-        return messages.other_test(check, other, config)
+    replaced = written(check.target)
+    if replaced is not None and replaced.test not in (None, check.observation.test):
+        return messages.other_test(check, replaced.test, config)
+    baseline = to_record(check)
     try:
-        save(check.target, to_record(check))
+        # Before the baseline that refers to them.
+        if check.observation.logits is not None:
+            put_beside(check.target, check.observation.logits)
+        save(check.target, baseline)
     except DiffTraceError as error:
         return f"difftrace: {printable(str(error))}"
+    if replaced is not None and replaced.logits is not None and baseline.logits is None:
+        remove_beside(check.target)
     return None

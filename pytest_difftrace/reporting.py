@@ -27,6 +27,8 @@ _REMARKS: Final = {
     " will find drift",
     "budget dropped": "{} recorded without the budget of the one before, which was calibrated to another dtype, model"
     " or guidance: calibrate anew",
+    "probes dropped": "{} recorded without the probes of the one before, which are of another run: make them anew with"
+    " difftrace layers --into-baseline",
 }
 
 

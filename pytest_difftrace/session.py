@@ -14,11 +14,10 @@ from pytest_difftrace.passes import Pass
 from pytest_difftrace.platforms import Elsewhere
 
 if TYPE_CHECKING:
-    from difftrace.core.report import Report
     from difftrace.models import LoadedModel
 
 # What is worth a line at the end, with the number of checks it holds for; `pytest_difftrace.reporting` has the texts.
-Remark = Literal["logits not reproducible", "budget dropped"]
+Remark = Literal["logits not reproducible", "budget dropped", "probes dropped"]
 
 # What became of a check as plain JSON: "check", its entry in a report, and "environment", where it ran or None.
 Entry = dict[str, Any]
@@ -38,7 +37,7 @@ class Session:
         passes: the checks that passed although something differs.
         remarks: how often each remark was made.
         problems: what could not be written, once each.
-        report: the report, once it is written.
+        report: the report as JSON, once it is written.
         results: the results folder, where the report is in it.
         elsewhere: how many checks were verified against each kind of baseline that another platform recorded.
         scored: how many checks were verified by scoring canvases, by what that rests on.
@@ -53,7 +52,7 @@ class Session:
     passes: list[Pass] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    report: Report | None = None
+    report: bytes | None = None
     results: Path | None = None
 
     @property

@@ -47,9 +47,9 @@ def header(settings: Settings) -> str:
 
 def basis(verdict: ForcedVerdict) -> str:
     """Return what the verification rests on, as the end of the line "3 verified by scoring golden canvases…"."""
-    how = "each step as it was recorded"
+    how = "decisions alone, each step as it was recorded"
     if not verdict.exact:
-        how = "batches judge by budget; steps that differ are scored again as recorded"
+        how = "decisions alone; batches judge by budget; steps that differ are scored again as recorded"
     return f" ({how})" if verdict.sample is None else f", {verdict.sample} ({how})"
 
 

@@ -6,6 +6,7 @@ Under pytest-xdist the controller writes it, from what reports bring along.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,10 +39,12 @@ class Writing:
         self._manifest = manifest
         self._outcomes: dict[str, TestOutcome] = {}
         self._ended: set[str] = set()
+        self._moved: set[str] = set()
+        self._frames: dict[tuple[Path, Path | None], Report] = {}
         self._crashed = False
         self._growing: GrowingReport | None = None
         self._taken: dict[tuple[str, str | None], Entry] = {}
-        self._size = self._waited = 0
+        self._size = self._waited = self._collected = 0
         self._results: Path | None = None
 
     def pytest_sessionstart(self) -> None:
@@ -58,6 +61,7 @@ class Writing:
         """Note what became of a test in one phase."""
         # Only what a worker sent may have a group at its end.
         nodeid = plain_of_worker(report.nodeid) if hasattr(report, "node") else clean(report.nodeid)
+        self._moved.add(nodeid)
         if report.when == "setup":
             self._outcomes[nodeid] = "passed"
         if report.when not in _PHASES:  # xdist's word on a test that took its worker along
@@ -95,7 +99,7 @@ class Writing:
         from difftrace.core.errors import DiffTraceError
 
         try:
-            self._session.report = self._write_whole(self._why_incomplete(session, int(exitstatus)))
+            self._write_whole(self._why_incomplete(session, int(exitstatus)))
         except DiffTraceError as error:
             self._session.problems.append(f"report not written: {error}")
             if session.exitstatus in (0, 5):
@@ -103,8 +107,9 @@ class Writing:
 
     @property
     def _has_results(self) -> bool:
-        entries = self._session.entries
-        return bool(entries) and (self._session.settings.explicit or any(map(failed, entries.values())))
+        entries, settings = self._session.entries, self._session.settings
+        asked = settings.explicit or settings.html is not None
+        return bool(entries) and (asked or any(map(failed, entries.values())))
 
     def _why_incomplete(self, session: pytest.Session, exitstatus: int) -> tuple[str, ...]:
         found = [_WORKER] if self._crashed else []
@@ -130,44 +135,55 @@ class Writing:
 
         growing = self._grown()
         for path in self._targets():
-            data = growing.encoded(self._frame(path, because))
+            data = growing.encoded(self._early_frame(path, because))
             self._size = len(data)
             replace_quickly(path, data)
 
-    def _write_whole(self, because: tuple[str, ...]) -> Report:
+    def _write_whole(self, because: tuple[str, ...]) -> None:
         from difftrace.core.atomic import write_atomically
-        from difftrace.core.report import parse
-        from difftrace.core.report_json import indented
 
         if not self._manifest.exact:
             self._manifest.named(self._config)
-        growing, targets = self._grown(), self._targets()
-        report: Report | None = None
+        growing, targets = self._grown(whole=True), self._targets()
+        data = b""
         for path in targets:
             data = growing.encoded(self._frame(path, because))
-            # All that differs between the two files is where they lie.
-            report = report or parse(data, str(path))
-            write_atomically(path, indented(data))
-        assert report is not None
+            write_atomically(path, data)
         if self._results is not None:
             self._session.results = self._results
-            forget_received(self._results, {one.received.path for one in report.checks if one.received is not None})
-        return report
+            received = [entry["check"]["received"] for entry in self._session.entries.values()]
+            forget_received(self._results, {one["path"] for one in received if one is not None})
+        self._session.report = data
 
-    def _grown(self) -> GrowingReport:
-        """Return the tests and checks with what has become known since."""
+    def _early_frame(self, path: Path, because: tuple[str, ...]) -> Report:
+        """Return the frame of an unfinished report, made once: it takes a while, and little of it changes."""
+        key = (path, self._results)
+        if key not in self._frames:
+            self._frames[key] = self._frame(path, because)
+        return self._frames[key]
+
+    def _grown(self, whole: bool = False) -> GrowingReport:
+        """Return the tests and checks with what has become known since; `whole` looks at every test again."""
         from difftrace.core.growing_report import GrowingReport
         from difftrace.core.report import SeenTest
 
+        manifest = self._manifest
         if self._growing is None:
             self._growing = GrowingReport()
-        manifest = self._manifest
-        for nodeid in manifest.selected:
+        collected = len(manifest.selected) + len(manifest.deselected)
+        if whole or collected != self._collected:  # all of them, in the order of collection
+            self._collected = collected
+            moved: Iterable[str] = manifest.selected
+        else:
+            moved = self._moved & manifest.selected.keys()
+        for nodeid in moved:
             outcome = self._outcomes.get(nodeid, "not run")
             ended = nodeid in self._ended or outcome == "error"
             self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), outcome if ended else "not run"))
-        for nodeid in manifest.deselected:
-            self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), "deselected"))
+        if moved is manifest.selected:
+            for nodeid in manifest.deselected:
+                self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), "deselected"))
+        self._moved.clear()
         for key, entry in self._session.entries.items():
             if self._taken.get(key) is not entry:
                 self._taken[key] = entry

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(file for package in ("src", "pytest_difftrace") for file in (ROOT / package).rglob("*.py"))
+FOLDERS = ("src", "pytest_difftrace", "tests", "benchmarks", "examples")
+SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
 # What a test suite that does not use the plugin must not pay for.
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "jsonschema", "click", "zstandard"}

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __distribution__ = "pytest-difftrace"
 
 if TYPE_CHECKING:
+    from difftrace.capture.recorder import record
     from difftrace.core.baseline import Baseline, load
     from difftrace.core.classification import Classification, classify
     from difftrace.core.comparison import Divergence, compare
@@ -44,6 +45,7 @@ _HOMES = {
     "enforce": "difftrace.determinism.enforcement",
     "fingerprint": "difftrace.determinism.environment",
     "load": "difftrace.core.baseline",
+    "record": "difftrace.capture.recorder",
     "replay": "difftrace.core.replay",
     "scan": "difftrace.determinism.scan",
     "status": "difftrace.determinism.status",
@@ -66,6 +68,7 @@ __all__ = [
     "enforce",
     "fingerprint",
     "load",
+    "record",
     "replay",
     "scan",
     "status",

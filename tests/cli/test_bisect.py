@@ -53,6 +53,11 @@ def test_layers_writes_a_file_and_says_how_to_compare_with_it(difftrace: Command
     assert (written.origin.step, written.origin.sequence) == (5, None)
     assert written.origin.baseline == load(BASELINE).digest
     assert violation("layers", json.loads(path.read_bytes())) is None
+    told = json.loads(difftrace("layers", BASELINE, "--step", 5, "--output", path, "--json")[1])
+    assert violation("layers_written", told) is None
+    assert (told["output"], told["sequence"]) == (str(path), None)
+    sizes = {"modules": len(written.trace.modules), "calls": len(written.trace.calls)}
+    assert told["layers"] == [{"step": 5, **sizes}]
 
 
 def test_the_same_model_does_not_differ_from_its_layers(difftrace: Command, layers: Path) -> None:
@@ -150,7 +155,17 @@ def test_a_file_that_is_no_layers_file_is_refused_in_one_line(difftrace: Command
         (("bisect", BASELINE, "--dtype", "int3"), "dtype must be auto"),
         (("bisect", "absent.json"), "does not exist"),
         (("layers", BASELINE, "-o", "x.json"), "Missing option '--step'"),
-        (("layers", BASELINE, "--step", 1), "Missing option '-o'"),
+        (("layers", BASELINE, "--step", 1), "give either -o FILE or --into-baseline"),
+        (
+            ("layers", BASELINE, "--step", 1, "-o", "x.json", "--into-baseline"),
+            "give either -o FILE or --into-baseline",
+        ),
+        (("layers", BASELINE, "--step", 1, "--step", 2, "-o", "x.json"), "a file is of one --step"),
+        (("layers", BASELINE, "--step", 16, "--into-baseline"), "there is no step 16: the baseline's are 0 to 15"),
+        (
+            ("layers", BASELINE, "--step", 1, "--into-baseline", "--dtype", "bfloat16"),
+            "was in float32, not in bfloat16",
+        ),
     ],
 )
 def test_what_cannot_run_exits_with_2_and_says_why(

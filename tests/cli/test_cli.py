@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from difftrace import __version__
 from difftrace.core.baseline import TestId, save
 from difftrace.core.run import Run
+from difftrace.core.schemas import violation
 from difftrace.core.trajectory import Trajectory
 
 # Runs the command line and returns (exit status, stdout, stderr).
@@ -68,7 +70,29 @@ def test_json_output_is_one_object(difftrace: Command, baseline: Path, broken: P
     assert answer["checked"] == 2
     assert list(answer["problems"]) == [str(broken)]
     status, out, _ = difftrace("validate", "--json", baseline)
-    assert (status, json.loads(out)) == (0, {"checked": 1, "problems": {}})
+    assert status == 0
+    assert (json.loads(out)["checked"], json.loads(out)["problems"]) == (1, {})
+    assert violation("validation", answer) is violation("validation", json.loads(out)) is None
+
+
+def test_every_problem_of_a_file_is_listed(difftrace: Command, baseline: Path) -> None:
+    document = json.loads(baseline.read_text())
+    document["pieces"] = {"1": 1, "2": 2, "x": "y"}
+    document["digest"] = "none"
+    baseline.write_text(json.dumps(document))
+    status, out, _ = difftrace("validate", baseline)
+    assert status == 1
+    *problems, summary = out.splitlines()
+    assert all(line.startswith(f"{baseline}: $.") for line in problems)
+    assert {"$.digest", "$.pieces"} <= {
+        line.split()[1].partition(":")[0].partition("[")[0].partition(".1")[0].partition(".2")[0] for line in problems
+    }
+    assert len(problems) >= 4
+    assert summary == "1 checked, 1 invalid"
+
+
+def test_a_file_that_is_given_twice_counts_once(difftrace: Command, baseline: Path, tmp_path: Path) -> None:
+    assert difftrace("validate", baseline, tmp_path, baseline)[1] == "1 checked, 0 invalid\n"
 
 
 @pytest.mark.parametrize("arguments", [("validate",), ("validate", "absent.json"), ("nonsense",), ("--nonsense",)])
@@ -96,6 +120,33 @@ def test_an_unexpected_exception_exits_with_2_and_one_line(
     assert err.startswith("difftrace: unexpected MemoryError: too")
     assert err.count("\n") == 1
     assert "\x1b" not in err
+
+
+def test_an_interrupt_exits_with_2_because_1_means_a_difference(
+    difftrace: Command, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("difftrace.cli.validate"), "load", interrupted)
+    status, out, err = difftrace("validate", baseline)
+    assert (status, out) == (2, "")
+    assert err.strip() == "difftrace: interrupted"
+
+
+def test_what_was_typed_is_defused_in_usage_errors(difftrace: Command) -> None:
+    for arguments in (("show", "x\x1b[31m\n::error::"), ("error\n::error::\x1b[31m",), ("show", "--\x1b[31m")):
+        status, _, err = difftrace(*arguments)
+        assert status == 2
+        assert "\x1b" not in err
+        assert not any(line.startswith("::") for line in err.splitlines())
+
+
+def test_a_stream_that_lacks_a_character_shows_its_escape(baseline: Path) -> None:
+    command = [sys.executable, "-c", "from difftrace.cli import main; main()", "replay", str(baseline), "--step", "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\u27e81\u27e9\u2591\u2591"), done.stderr
 
 
 def test_a_hostile_file_name_reaches_the_terminal_defused(difftrace: Command, baseline: Path) -> None:

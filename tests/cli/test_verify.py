@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -129,6 +130,19 @@ def test_forced_finds_every_step_that_differs_and_names_the_weights(difftrace: C
     assert_fits(out, BASELINE)
 
 
+def test_how_far_a_step_is_off_is_never_cut_off(difftrace: Command, tmp_path: Path) -> None:
+    golden, path = load(BASELINE), tmp_path / "batch.json"
+    trajectory = golden.sequences[0].trajectory
+    tokens = trajectory.tokens.copy()
+    tokens[3:6] = 7
+    edited = replace(golden.sequences[0], trajectory=replace(trajectory, tokens=tokens), evidence=None)
+    pieces = {**golden.pieces, 7: "a long piece of text"}
+    save(path, replace(golden, sequences=(golden.sequences[0], edited), pieces=pieces))
+    out = difftrace("verify", path, "--strategy", "forced")[1]
+    assert out.count("golden token 7 'a") == len(re.findall(r"order by [\d.e-]+\)", out)) >= 3
+    assert_fits(out, path)
+
+
 def test_forced_does_not_pass_other_weights_because_they_decide_alike(difftrace: Command, touched: Path) -> None:
     arguments = ("verify", BASELINE, "--model", touched, "--strategy", "forced")
     status, out, _ = difftrace(*arguments)
@@ -142,6 +156,15 @@ def test_what_is_allowed_passes_and_is_told(difftrace: Command, touched: Path) -
     assert status == 0
     assert "weights differ" in out
     assert "policy: WEIGHTS was allowed" in out
+
+
+def test_what_passes_within_a_budget_is_told_with_it(difftrace: Command) -> None:
+    status, out, _ = difftrace("verify", BASELINE, "--dtype", "bfloat16")
+    assert (status, "DRIFT" in out) == (0, True)
+    assert "  measured: scores differ by" in out
+    assert "  budget: default for bfloat16\n  outcome: the same decisions\n" in out
+    assert "cannot tell: Whether the observed run repeats itself" in out
+    assert_fits(out, BASELINE)
 
 
 def test_policies_judge_a_rerun(difftrace: Command, tmp_path: Path, changed: Path) -> None:
@@ -196,6 +219,7 @@ def test_forced_lets_only_close_decisions_pass_near_tie(
         [one] = document(out)["baselines"]
         assert one["class"] == name
         assert status == (0 if name and policy == "near-tie" else 1)
+    assert "  budget: calibrated in the baseline\n" in difftrace(*arguments[:-1])[1]
 
 
 def with_budget(golden: Baseline, size: float) -> Baseline:

@@ -1,4 +1,4 @@
-"""What format 0.2 adds to a baseline: evidence of its sequences, and a budget."""
+"""What format 0.2 added to a baseline, evidence of its sequences and a budget, and how older files are read."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ Simulated = Callable[..., tuple[Trajectory, Evidence]]
 Document = dict[str, Any]
 
 OLD = Path(__file__).parent / "fixtures" / "baseline-0.1.json"
+PREVIOUS = OLD.with_name("baseline-0.2.json")
 BUDGET = Budget(0.5, 0.25, 1e-05, {"runs": 3, "device": "cpu", "batch": None, "exact": False})
 
 
@@ -66,7 +67,7 @@ def test_evidence_is_no_part_of_what_has_to_be_equal(recorded: Baseline) -> None
     assert "budget" not in json.loads(dump(other))
 
 
-def test_a_baseline_of_format_0_1_is_read_and_written_as_0_2() -> None:
+def test_a_baseline_of_format_0_1_is_read_and_written_as_0_3() -> None:
     read = load(OLD)
     assert read.test == TestId("test_sum.py", "TestSum::test_small[3-é]", "second")
     assert read.model is not None
@@ -90,9 +91,18 @@ def test_a_baseline_of_format_0_1_is_read_and_written_as_0_2() -> None:
     assert read.budget is None
 
     written, old = json.loads(dump(read)), json.loads(OLD.read_bytes())
-    assert written.pop("version") == "0.2"
+    assert written.pop("version") == "0.3"
     assert old.pop("version") == "0.1"
     assert written == old
+
+
+def test_a_baseline_of_format_0_2_is_read_and_written_as_0_3(simulated: Simulated) -> None:
+    read = load(PREVIOUS)
+    trajectory, evidence = simulated()
+    assert read.sequences == (SequenceRecord(trajectory, "42", None, evidence), SequenceRecord(trajectory, None, None))
+    assert read.budget == Budget(0.5, 0.25, 1e-05, {"runs": 3})
+    assert read.probes == ()
+    assert dump(read) == PREVIOUS.read_bytes().replace(b'"version": "0.2"', b'"version": "0.3"')
 
 
 @pytest.mark.parametrize("field", ["evidence", "budget"])

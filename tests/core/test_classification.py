@@ -96,6 +96,17 @@ IDENTITY_CASES: dict[str, tuple[Change, str | None, str]] = {
     "another seed": (with_sampler(steps=8, seed=1), "CONFIG", "argument seed differs: 0 → 1."),
     "a seed that is no number": (with_sampler(steps=8, seed=False), "CONFIG", "argument seed differs: 0 → False."),
     "a new argument": (with_sampler(steps=8, seed=0, x=1), "CONFIG", "argument x differs: nothing → 1."),
+    "an argument that only one side names, at its default": (
+        with_sampler(steps=8, seed=0, temperature=0.0, cfg_scale=0, tie_break="stable"),
+        "IDENTICAL",
+        "Nothing",
+    ),
+    "an argument that only one side names, at another value": (
+        with_sampler(steps=8, seed=0, temperature=0.5),
+        "CONFIG",
+        "argument temperature differs: 0.0 → 0.5.",
+    ),
+    "an argument that has no default, on one side": (with_sampler(seed=0), "CONFIG", "steps differs: 8 → nothing."),
     "several arguments": (
         with_sampler(steps=9, seed=1, a=1, b=2, c=3, d=4),
         "CONFIG",
@@ -399,6 +410,7 @@ def test_the_earliest_fault_of_a_batch_is_reported(simulated: Simulated, held: H
     rows = (broken(5), broken(2))
     found = classify(*(held(*(row[side] for row in rows)) for side in (0, 1)))
     assert (found.divergence_class, found.sequence, found.step) == ("LOGIC", 1, 2)
+    assert [(one.divergence_class, one.sequence, one.step) for one in found.others] == [("LOGIC", 0, 5)]
 
 
 def test_suspects_name_what_else_differs(golden: Baseline) -> None:

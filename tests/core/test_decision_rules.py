@@ -365,6 +365,19 @@ def test_another_number_of_candidates_is_logic_even_with_noise(between: Between)
     assert "among 2 candidates and the observed run among 3" in found.reason
 
 
+def test_another_number_of_candidates_is_logic_with_a_model_some_of_whose_logits_are_never_finite(
+    between: Between,
+) -> None:
+    golden = {"commits": [commit(3)], "rejected": [reject(4, -0.9)], "non_finite": 6}
+    observed = {"commits": [commit(5, confidence=-0.1)], "candidates": 3, "non_finite": 9, "logits": 2}
+    observed["rejected"] = [reject(3, -0.5), reject(4, -0.9)]
+    found = between(golden, observed)
+    assert (found.divergence_class, "chose among 2 candidates" in found.reason) == ("LOGIC", True)
+    same = {"commits": [commit(3)], "rejected": [reject(4, -0.9), reject(5, -1.0)], "non_finite": 9, "logits": 2}
+    assert between(golden, same).divergence_class == "LOGIC"
+    assert between(golden, {**same, "non_finite": 8}).divergence_class == "NON_FINITE"
+
+
 def test_another_number_of_commits_is_logic_where_the_sampler_fixes_it(between: Between) -> None:
     golden, observed = order_flip(rms=0.01)
     observed["commits"].append(commit(3, confidence=-0.5))
@@ -384,6 +397,22 @@ def test_another_number_of_commits_needs_no_evidence_to_be_logic(handmade: Handm
     one, other = (dataclasses.replace(handmade(step), evidence=None) for step in (golden, observed))
     assert classify(held(one), held(other)).divergence_class == "LOGIC"
     assert classify(held(one, sampler=None), held(other, sampler=None)).divergence_class is None
+
+
+@pytest.mark.parametrize("unnamed", ["golden", "observed"])
+def test_another_number_of_commits_cannot_be_told_where_a_sampler_is_not_named(
+    handmade: Handmade, held: Held, unnamed: str
+) -> None:
+    sides = {"golden": {"commits": [commit(3), commit(4)]}, "observed": {"commits": [commit(3)]}}
+    runs = {side: held(handmade(step)) for side, step in sides.items()}
+    runs[unnamed] = dataclasses.replace(
+        runs[unnamed],
+        sampler=None,
+        sequences=(dataclasses.replace(runs[unnamed].sequences[0], evidence=None),),
+    )
+    found = classify(runs["golden"], runs["observed"])
+    assert found.divergence_class is None
+    assert any("sampler and its arguments" in sentence for sentence in found.cannot_tell)
 
 
 def test_other_decisions_from_equal_logits_are_logic(between: Between) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ def test_what_is_written_is_read_back() -> None:
     assert parse_layers(data, "x") == LAYERS
     assert dump_layers(parse_layers(data, "x")) == data
     assert violation("layers", json.loads(data)) is None
+
+
+def test_a_file_of_format_0_1_is_still_read() -> None:
+    assert parse_layers(edited("version", "0.1"), "x") == LAYERS
+
+
+@pytest.mark.parametrize(("number", "width"), [(0.5, 4), (1 / 3, 8), (1e300, 8)])
+def test_a_sketch_takes_half_the_room_where_nothing_is_lost(number: float, width: int) -> None:
+    sketch = (number,) * SKETCH_BUCKETS
+    tensors = (LAYERS.trace.tensors[0], replace(LAYERS.trace.tensors[1], sketch=sketch), LAYERS.trace.tensors[2])
+    layers = replace(LAYERS, trace=replace(LAYERS.trace, tensors=tensors))
+    data = dump_layers(layers)
+    assert parse_layers(data, "x") == layers
+    assert len(base64.b64decode(json.loads(data)["trace"]["tensors"][1]["sketch"])) == width * SKETCH_BUCKETS
 
 
 def test_it_is_saved_and_loaded_and_an_unwritable_place_is_said(tmp_path: Path) -> None:
@@ -117,7 +132,7 @@ HOSTILE = {
     "its own parent": (edited("trace.calls.0.parent", 0), r"calls\[0\].parent: is no call"),
     "a first call of a part": (edited("trace.calls.0.module", 1), "the first call is not that of the model itself"),
     "a sketch alone": (edited("trace.tensors.1.norm", None), "norm and sketch must both be there or neither"),
-    "a short sketch": (edited("trace.tensors.1.sketch", "AAAA"), "holds 3 bytes, not 67 numbers of 8"),
+    "a short sketch": (edited("trace.tensors.1.sketch", "AAAA"), "holds 3 bytes, not 67 numbers of 4 or 8"),
     "a long sketch": (edited("trace.tensors.1.sketch", "A" * 1000), r"tensors\[1\].sketch: .* is too long"),
     "no base64": (edited("trace.tensors.1.sketch", "?" * 716), r"tensors\[1\].sketch: is not base64"),
     "a sketch of NaN": (edited("trace.tensors.1.sketch", NAN), "holds a number that is NaN or infinite"),
@@ -145,7 +160,7 @@ def test_a_call_within_one_that_has_ended_is_refused() -> None:
 
 
 def test_a_newer_file_is_told_from_a_broken_one() -> None:
-    with pytest.raises(NewerFormatError, match=r"written by a newer pytest-difftrace; this one reads up to 0\.1"):
+    with pytest.raises(NewerFormatError, match=r"written by a newer pytest-difftrace; this one reads up to 0\.2"):
         parse_layers(edited("version", "1.0"), "l.json")
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from difftrace.core.classes import CLASSES, DivergenceClass
+from difftrace.core.classes import CLASSES, DivergenceClass, Finding
 from difftrace.core.classification import Classification, invalid
 from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
@@ -110,3 +110,20 @@ def test_contradictory_wishes_are_refused() -> None:
         judge(found("IDENTICAL"), "exact", allow=["INVALID"])
     with pytest.raises(ValueError, match="there is no policy 'strict': use one of exact, near-tie, tokens, text"):
         judge(found("IDENTICAL"), "strict")  # type: ignore[arg-type]
+
+
+def test_no_sequence_passes_because_another_one_is_reported() -> None:
+    noise = Measured("scores", 0.2, 0.1, 1, 0)
+    cases: list[tuple[Finding, Policy, dict[str, list[str]], str | None]] = [
+        (Finding("RNG", "", sequence=1), "exact", {"allow": ["NUMERIC"]}, "RNG: the policy exact"),
+        (Finding("RNG", "", sequence=1), "exact", {"allow": ["NUMERIC", "rng"]}, None),
+        (Finding("NEAR_TIE", "", sequence=1), "near-tie", {"allow": ["NUMERIC"]}, None),
+        (Finding("NEAR_TIE", "", sequence=1, noise=(noise,)), "near-tie", {"allow": ["NUMERIC"]}, "NEAR_TIE, but"),
+        (Finding("DRIFT", "", sequence=1), "near-tie", {"allow": ["NUMERIC"], "fail_on": ["DRIFT"]}, "DRIFT was asked"),
+        (Finding(None, "", sequence=1), "exact", {"allow": ["NUMERIC"]}, "what differs cannot be told"),
+    ]
+    for other, policy, exceptions, reason in cases:
+        reported = dataclasses.replace(found("NUMERIC"), others=(other, Finding("DRIFT", "", sequence=2)))
+        judgement = judge(reported, policy, **exceptions)
+        assert judgement.passes == (reason is None)
+        assert judgement.reason.startswith("NUMERIC was allowed" if reason is None else f"sequence 1: {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_a_stored_output_is_compared_with_the_events_and_never_returned_in_their
     assert found.final.tolist() == [7, 6, 8, 0]
 
 
-@pytest.mark.parametrize("stored", [[7, 6, 8], [[7, 6, 8, 0]], [7.0, 6.0, 8.0, 0.0], []])
-def test_what_is_no_final_canvas_is_refused(stored: list[int]) -> None:
+@pytest.mark.parametrize("stored", [[7, 6, 8], [[7, 6, 8, 0]], [7.0, 6.0, 8.0, 0.0], [], [[7], [6, 8]]])
+def test_what_is_no_final_canvas_is_refused(stored: list[Any]) -> None:
     with pytest.raises(TrajectoryError, match="the 4 token ids of a final canvas"):
         difftrace.replay(RUN, stored=stored)

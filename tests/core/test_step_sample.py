@@ -34,6 +34,10 @@ def test_the_published_setting() -> None:
     )
 
 
+def test_a_sample_of_everything_is_no_sample() -> None:
+    assert str(choose_steps(8, 8, 3)) == "all 8 steps"
+
+
 def test_long_runs_are_counted_exactly() -> None:
     # Of so many steps each draw misses with nearly the same probability, 1 - m / 4096.
     assert caught_from(4096, 40) == pytest.approx(4096 * (1 - 0.05 ** (1 / 40)), rel=0.01)

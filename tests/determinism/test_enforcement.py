@@ -6,7 +6,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,7 +85,7 @@ _NEW = [
         "mkldnn.matmul": ("none", "ieee", "bf16"),
         "": ("none", "ieee", "tf32"),
     }.items()
-    if hasattr(module := torch.backends if not name else eval(f"torch.backends.{name}"), "fp32_precision")
+    if hasattr(module := reduce(getattr, filter(None, name.split(".")), torch.backends), "fp32_precision")
     for value in choices
 ]
 _MODES = [partial(torch.set_deterministic_debug_mode, mode) for mode in ("default", "warn", "error")]

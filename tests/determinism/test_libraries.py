@@ -91,17 +91,17 @@ def test_nvidias_driver_is_known_by_its_version_without_who_built_it(
 ) -> None:
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(libraries, "_first_lines", lambda path: line if path.parts[1] == "proc" else "")
-    assert libraries._driver() == version
+    assert libraries.driver() == version
     monkeypatch.setattr(libraries, "_first_lines", lambda path: "550.54.15\n" if path.parts[1] == "sys" else line)
-    assert libraries._driver() == "550.54.15"
+    assert libraries.driver() == "550.54.15"
 
 
 def test_amds_driver_is_known_where_its_module_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "6.4.43483")
     _files(monkeypatch, amdgpu="6.12.12\n")
-    assert libraries._driver() == "6.12.12"
+    assert libraries.driver() == "6.12.12"
     _files(monkeypatch)
-    assert libraries._driver() is None
+    assert libraries.driver() is None
 
 
 def test_a_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:

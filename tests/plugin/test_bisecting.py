@@ -8,6 +8,9 @@ import pytest
 
 import difftrace.verification.bisect
 import difftrace.verification.runner  # noqa: F401
+from difftrace.core.baseline import load, save
+from difftrace.core.probe_steps import with_probes
+from difftrace.verification.probe_steps import golden_probes
 
 BODY = """
 import torch
@@ -53,7 +56,22 @@ def test_a_failing_run_is_repeated_and_its_model_bisected(golden, suite, run_pyt
     lines = block(run_pytest(*arguments, "--difftrace-verify", "--difftrace-bisect"))
     assert lines[0].startswith("bisect: the model, run twice on the golden canvas before step 0 (")
     assert lines[1] == "  every module repeats itself bit for bit; there is no golden side to compare with"
-    assert "    difftrace layers __difftrace__/test_x/test_a.json --step 0 -o layers.json" in lines
+    assert "    difftrace layers __difftrace__/test_x/test_a.json --step 0 --into-baseline" in lines
+    assert len(lines) <= 12
+
+
+def test_a_probe_in_the_baseline_names_the_module(golden, suite, run_pytest, arguments, pytester, conformance_model):
+    path = pytester.path / "__difftrace__" / "test_x" / "test_a.json"
+    recorded = load(path)
+    save(path, with_probes(recorded, golden_probes(conformance_model, recorded, [2])))
+    run_pytest(*arguments, "--difftrace-verify").assert_outcomes(passed=1)
+    run_pytest(*arguments, "--difftrace-record").stdout.fnmatch_lines(["difftrace: 1 unchanged"])
+    suite(BODY.format(change=NUDGED))
+    lines = block(run_pytest(*arguments, "--difftrace-verify", "--difftrace-bisect"))
+    ran = "the golden canvas before step 2, the probe nearest to step 0"
+    assert lines[0].startswith(f"bisect: the model, run twice on {ran} (")
+    assert lines[1] == "  first difference: model.transformer.wte (Embedding)"
+    assert lines[2] == "    everything before it agrees, but its parameters differ:"
     assert len(lines) <= 12
 
 

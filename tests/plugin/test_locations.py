@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from difftrace.core import baseline_names
 from difftrace.core.baseline_names import baseline_path, file_stem
 from difftrace.core.recording import TestId
+from pytest_difftrace import reporting
 
 HASHED = re.compile(r".+~[0-9a-f]{8}")
 
@@ -127,3 +129,7 @@ def test_names_that_are_no_file_names_are_refused(suite, run_pytest, baselines, 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E  *ValueError: name=*a check's name consists of*"])
     assert not baselines()
+
+
+def test_commands_look_for_baselines_where_the_plugin_puts_them() -> None:
+    assert baseline_names.FOLDER == reporting.FOLDER

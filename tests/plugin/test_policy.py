@@ -123,6 +123,13 @@ def test_the_verdict_of_a_batch_is_about_the_sequence_that_is_shown(suite, run_p
     run_pytest("--difftrace-policy=near-tie").stdout.fnmatch_lines(
         ["difftrace: LOGIC: run differs from its baseline at step 2, position 4 of sequence 1 (of 0..1)"]
     )
+    run_pytest("--difftrace-verify", "--difftrace-allow=LOGIC").stdout.fnmatch_lines(
+        [
+            "difftrace: LOGIC: run differs from its baseline at step 2, position 4 of sequence 1 (of 0..1)",
+            "  policy: sequence 0: NEAR_TIE: the policy exact accepts no divergence",
+            "  other sequences: 0 NEAR_TIE at step 1",
+        ]
+    )
 
 
 def test_what_was_allowed_is_said_by_class_at_the_end(golden, evident, run_pytest):
@@ -240,6 +247,8 @@ def test_a_run_that_fails_is_repeated_once_to_tell_whether_it_repeats_itself(gol
     assert (pytester.path / "count").read_text(encoding="utf-8") == "x"
     run_pytest("--difftrace-verify", "--difftrace-policy=near-tie").assert_outcomes(passed=1)
     assert (pytester.path / "count").read_text(encoding="utf-8") == "x"
+    result = run_pytest("--difftrace-policy=near-tie", "--difftrace-fail-on=RUN_TO_RUN")
+    result.stdout.fnmatch_lines(["difftrace: RUN_TO_RUN: run differs*", "  policy: RUN_TO_RUN was asked to fail"])
 
 
 def test_a_run_that_repeats_itself_keeps_its_class(golden, evident, run_pytest):

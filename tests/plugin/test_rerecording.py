@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from difftrace.core.baseline import load, save
+from difftrace.core.module_trace import CallRecord, GoldenLayers, ModuleRecord, ModuleTrace, TraceOrigin
+from difftrace.core.probe_steps import check_probes, with_probes
 from difftrace.core.recording import Budget
 
 GOLDEN = "run(3, 4)"
@@ -74,6 +76,50 @@ def test_a_budget_of_another_dtype_is_dropped_and_missed(golden, evident, run_py
         ["difftrace: 1 changed", "difftrace: 1 baseline was recorded without the budget of the one before*"]
     )
     assert load(golden).budget is None
+
+
+@pytest.fixture
+def probed(golden) -> bytes:
+    """The content of the baseline with a probe."""
+    recorded = load(golden)
+    origin = TraceOrigin(recorded.digest, 1, None, recorded.model, dict(recorded.environment))
+    trace = ModuleTrace((ModuleRecord(("",), "M", True, ()),), (), (CallRecord(0, None, (), ()),), False)
+    save(golden, with_probes(recorded, [GoldenLayers(origin, trace)]))
+    return golden.read_bytes()
+
+
+def test_probes_stay_while_the_run_does(golden, probed, evident, run_pytest):
+    for scope in ("missing", "changed", "all"):
+        run_pytest(f"--difftrace-record={scope}").stdout.fnmatch_lines(["difftrace: 1 unchanged"])
+        assert golden.read_bytes() == probed
+    evident("run(3, 4, rms=1e-5, where='lab')")
+    result = run_pytest("--difftrace-record=all")
+    result.stdout.fnmatch_lines(["difftrace: 1 changed"])
+    result.stdout.no_fnmatch_line("*without the probes*")
+    assert load(golden).probes
+    check_probes(load(golden))
+
+
+@pytest.mark.parametrize(
+    "observed",
+    ["run(3, 5)", "run(3, 4, weights='f')", "run(3, 4, rms=0.1)", "run(3, 4, dtype='bfloat16')", "traj(3, 4)"],
+)
+def test_probes_of_another_run_are_dropped_and_missed(golden, probed, evident, run_pytest, observed: str):
+    evident(observed)
+    run_pytest("--difftrace-record=all").stdout.fnmatch_lines(
+        ["difftrace: 1 changed", "difftrace: 1 baseline was recorded without the probes of the one before*"]
+    )
+    assert load(golden).probes == ()
+    run_pytest("--difftrace-verify").stdout.fnmatch_lines(["difftrace: 1 verified"])
+
+
+def test_a_baseline_of_a_platform_of_its_own_leaves_the_shared_one_its_probes(golden, probed, evident, run_pytest):
+    evident("run(3, 5, where='lab')")
+    result = run_pytest("--difftrace-record", "-o", "difftrace_per_platform=true")
+    result.stdout.fnmatch_lines(["difftrace: 1 new"])
+    result.stdout.no_fnmatch_line("*without the probes*")
+    assert golden.read_bytes() == probed
+    assert load(golden.with_name("test_a@lab.json")).probes == ()
 
 
 @pytest.mark.parametrize(

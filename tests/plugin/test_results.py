@@ -96,7 +96,8 @@ def test_no_link_leads_out_of_it(diverging, run_pytest, pytester, link):
 
 def test_hostile_ids_and_folders_stay_inside(pytester, suite, run_pytest):
     suite(
-        "@pytest.mark.parametrize('p', ['../../x', '/etc/x', 'x' * 300, 'a\\x00b'])\ndef test_a(p, difftrace): difftrace.check(traj(3))\n"
+        "@pytest.mark.parametrize('p', ['../../x', '/etc/x', 'x' * 300, 'a\\x00b'])\n"
+        "def test_a(p, difftrace): difftrace.check(traj(3))\n"
     )
     folder = pytester.path / "a b" / "c:d"
     folder.mkdir(parents=True)
@@ -128,9 +129,10 @@ def test_a(difftrace):
 def test_the_end_names_classes_and_the_next_commands_once(diverging, run_pytest):
     lines = run_pytest().outlines
     told = [line for line in lines if line.startswith("difftrace: to ") or "by class" in line]
+    files = "__difftrace__/test_x/test_a.json .difftrace/received/test_x.py/test_a.json"
     assert told == [
         "difftrace: diverged by class: 1 unexplained",
-        "difftrace: to see:    difftrace diff __difftrace__/test_x/test_a.json .difftrace/received/test_x.py/test_a.json",
+        f"difftrace: to see:    difftrace diff {files}",
         "difftrace: to accept: difftrace accept .difftrace",
         "difftrace: to record: pytest --difftrace-record test_x.py::test_a",
     ]

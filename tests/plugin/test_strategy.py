@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def test_forced_passes_on_a_good_baseline_without_denoising(golden, write, run_p
         [
             "difftrace: mode verify, policy exact, strategy forced, baselines in *",
             "difftrace: 1 verified",
-            "difftrace: 1 verified by scoring golden canvases (*)",
+            "difftrace: 1 verified by scoring golden canvases (decisions alone*)",
         ]
     )
     assert not denoised
@@ -106,7 +106,7 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     result.stdout.fnmatch_lines(
         [
             "difftrace: mode verify, policy exact, strategy sampled, *",
-            "difftrace: 1 verified by scoring *, 8 of 16 steps at random (seed 0): *at least 4 of 16 *95 %, * 50 % (*)",
+            "difftrace: 1 verified by scoring *, 8 of 16 *(seed 0): *at least 4 of 16 *95 %, * 50 % (decisions alone*)",
         ]
     )
     assert not denoised
@@ -225,9 +225,11 @@ def test_a_deferred_run_is_the_run_it_stands_for(reference_model: LoadedModel, d
     assert deferred.to_baseline(None) == run.to_baseline(None)
     assert deferred == run
     assert len(denoised) == 1
-    copy = pickle.loads(pickle.dumps(deferred))
-    assert isinstance(copy, Run)
-    assert copy == run
+    for copied in (copy.copy(deferred), copy.deepcopy(deferred)):
+        assert isinstance(copied, Run)
+        assert copied == run
+        assert copied.repeat is None
+    assert len(denoised) == 1
 
 
 def test_a_deferred_run_refuses_at_once_what_cannot_run(reference_model: LoadedModel):

@@ -14,10 +14,11 @@ from difftrace.core.comparison import Divergence
 from difftrace.core.error_gain import ErrorGain
 from difftrace.core.module_difference import ModuleFinding, Point, StatePair
 from difftrace.core.module_trace import CallRecord, GoldenLayers, ModuleRecord, ModuleTrace, TraceOrigin
-from difftrace.core.recording import Baseline, ModelIdentity
+from difftrace.core.recording import Baseline, ModelIdentity, ProbeStep
 from difftrace.core.schemas import violation
-from difftrace.reports.bisection import bisection_lines, finding_lines, layers_lines
+from difftrace.reports.bisection import bisection_lines, finding_lines
 from difftrace.reports.columns import width
+from difftrace.reports.layers import layers_lines, probe_lines
 
 BLOCK = "model.transformer.blocks.31"
 GOLDEN, HERE = (f"sha256:{letter * 64}" for letter in "ab")
@@ -52,14 +53,14 @@ BETWEEN = replace(
 GAIN = ErrorGain(f"{BLOCK}.ff_out", "Linear", 0, None, None, 0.002, 0.025, 12.3)
 SMALL = ErrorGain(BLOCK, "Block", 0, BETWEEN.after, BETWEEN.before, 0.003, 0.004, 1.3)
 NOTHING = Bisection(
-    ORIGIN, 16, "given", "not compared", None, modules=67, calls=65, changed_identity=(), unseen=(),
+    ORIGIN, 16, 5, "given", "not compared", None, modules=67, calls=65, changed_identity=(), unseen=(),
     draws_random_numbers=False, repeat=None, against=None,
 )  # fmt: skip
 DIVERGES = Divergence("decision", 0, 5, 12, 7, 8, 5, 5)
 
 
 def compared(finding: ModuleFinding | None, *gains: ErrorGain, origin: TraceOrigin = ORIGIN, **more: Any) -> Bisection:
-    return replace(NOTHING, against=Against("layers.json", origin, finding, gains), **more)
+    return replace(NOTHING, against=Against("file", "layers.json", origin, finding, gains), **more)
 
 
 def text(found: Bisection) -> str:
@@ -147,7 +148,7 @@ def test_a_divergence_at_another_step_asks_for_layers_of_that_step() -> None:
     found = compared(None, decisions="diverge", divergence=replace(DIVERGES, step=9), step_choice="of the golden trace")
     said = text(found)
     assert "the model leaves the baseline at step 9, which this canvas does not show" in said
-    assert "difftrace layers tests/__difftrace__/test_sum/test_sum.json --step 9 -o layers.json" in said
+    assert "difftrace layers tests/__difftrace__/test_sum/test_sum.json --step 9 --into-baseline" in said
 
 
 def test_without_a_golden_side_it_says_what_was_found_out_and_how_to_go_on() -> None:
@@ -155,7 +156,23 @@ def test_without_a_golden_side_it_says_what_was_found_out_and_how_to_go_on() -> 
     assert "every module repeats itself bit for bit; there is no golden side to compare with" in said
     assert "run again, the model takes the golden decision at every step" in said
     assert "as it is stored, the model has other weights than the one that was recorded" in said
-    assert "difftrace layers tests/__difftrace__/test_sum/test_sum.json --step 5 -o layers.json" in said
+    assert "difftrace layers tests/__difftrace__/test_sum/test_sum.json --step 5 --into-baseline" in said
+    assert "with -o layers.json instead, and bisect with --against layers.json" in said
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ("given", "before step 5 of 0..15, the probe nearest to step 9, as asked for"),
+        ("none diverges", "before step 5 of 0..15, the first with a probe, since no step diverges"),
+    ],
+)
+def test_a_probe_of_another_step_is_said_to_be_that(choice: Any, says: str) -> None:
+    probe = Against("probe", None, ORIGIN, FINDING, ())
+    said = text(replace(NOTHING, against=probe, asked_step=9, step_choice=choice))
+    assert says in " ".join(said.split())
+    assert "golden  probe in the baseline: LLaDA, bfloat16 on cuda-sm90, the same environment" in said
+    assert "probe nearest" not in text(replace(NOTHING, against=probe))
 
 
 def test_unseen_modules_random_numbers_and_nans_are_told() -> None:
@@ -209,6 +226,11 @@ def test_layers_say_what_was_written_and_where_it_was_not_made() -> None:
     assert layers_lines(layers, same, "b.json", "my layers.json") == [
         "my layers.json: 1 modules, 1 calls before step 5, LLaDA, bfloat16 on cuda-sm90",
         "compare with it: difftrace bisect b.json --against 'my layers.json'",
+    ]
+    held = replace(same, probes=(ProbeStep(5, None, 9, GOLDEN, b"x" * 3000),))
+    assert probe_lines([layers], held, "my b.json") == [
+        "my b.json: probe of 4 KB: 1 modules, 1 calls before step 5, LLaDA, bfloat16 on cuda-sm90",
+        "compare with it: difftrace bisect 'my b.json'",
     ]
     other = layers_lines(layers, replace(same, environment={"torch": "2.6.0"}), "b.json", "l.json")
     assert other[1:3] == [

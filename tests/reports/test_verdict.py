@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from difftrace.core.classes import Finding
 from difftrace.core.classification import Classification, invalid
 from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
@@ -41,6 +42,13 @@ def test_the_lines_say_what_was_found_measured_and_not_known() -> None:
 
 def test_the_suspects_can_be_left_to_another_list() -> None:
     assert [*reason_lines(FOUND), verdict_lines(FOUND)[-1]] == verdict_lines(FOUND)
+
+
+def test_what_differs_in_other_sequences_is_named_too() -> None:
+    others = (Finding("RNG", "", 1, 7), Finding(None, "", 3, 2), *(Finding("DRIFT", "", 4 + n, 0) for n in range(9)))
+    lines = reason_lines(dataclasses.replace(FOUND, others=others[:3]))
+    assert "  other sequences: 1 RNG at step 7; 3 CANNOT TELL at step 2; 4 DRIFT at step 0" in lines
+    assert "DRIFT at step 0; 3 more" in " ".join(reason_lines(dataclasses.replace(FOUND, others=others)))
 
 
 def test_what_is_not_known_is_left_out_or_said() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from difftrace.core.errors import SamplerError
+from difftrace.core.sampler_defaults import DEFAULTS, arguments_alike
 from difftrace.sampling import SamplerArguments
 
 GOOD: dict[str, Any] = {"steps": 8, "gen_length": 16, "block_length": 8}
@@ -81,3 +83,10 @@ def test_the_identity_holds_every_argument() -> None:
         "noise": "upstream",
         "seed": 7,
     }
+
+
+def test_what_an_old_baseline_does_not_name_is_taken_for_what_the_sampler_does_by_default() -> None:
+    named = {"steps", "gen_length", "block_length"}
+    identity = SamplerArguments(**GOOD).identity()
+    assert set(identity.arguments) - set(DEFAULTS[identity.name, identity.version]) == named
+    assert arguments_alike(replace(identity, arguments=GOOD), identity) == (identity.arguments, identity.arguments)

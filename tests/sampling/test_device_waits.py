@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,12 @@ def test_more_steps_do_not_mean_more_waits(
     few, many = (_waits(conformance_model.model, steps, settings, record) for steps in (2, 16))
     assert few[0] > 0
     assert few[1] > 0
+    assert few == many
+
+
+def test_a_file_of_logits_does_not_mean_more_waits(conformance_model: LoadedModel, tmp_path: Path) -> None:
+    settings = {**SETTINGS[1], "logits_to": tmp_path / "run.logits"}
+    few, many = (_waits(conformance_model.model, steps, settings, "logits") for steps in (2, 16))
     assert few == many
 
 

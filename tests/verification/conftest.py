@@ -1,14 +1,16 @@
-"""Models that misbehave to order."""
+"""Models that misbehave to order, and baselines that were changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from difftrace.core.recording import Baseline
 from difftrace.models import LoadedModel
 from difftrace.models.llada import LLaDAModel, ModelOutput
 
@@ -50,6 +52,19 @@ def misbehaving(reference_model: LoadedModel) -> Misbehave:
         return replace(reference_model, model=Misbehaving(reference_model.model, change, ignores_mask))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def with_trajectory() -> Callable[..., Baseline]:
+    """Return what changes a baseline's sequence, which loses its evidence."""
+
+    def change(golden: Baseline, index: int, **changes: Any) -> Baseline:
+        records = list(golden.sequences)
+        changed = replace(records[index].trajectory, **changes)
+        records[index] = replace(records[index], trajectory=changed, evidence=None)
+        return replace(golden, sequences=tuple(records))
+
+    return change
 
 
 @pytest.fixture(autouse=True)

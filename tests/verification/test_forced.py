@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -93,14 +94,9 @@ def test_the_model_and_the_random_state_are_as_before(reference_model: LoadedMod
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def with_trajectory(golden: Baseline, index: int, **changes: Any) -> Baseline:
-    records = list(golden.sequences)
-    changed = replace(records[index].trajectory, **changes)
-    records[index] = replace(records[index], trajectory=changed, evidence=None)
-    return replace(golden, sequences=tuple(records))
-
-
-def test_what_differs_beside_decisions_is_found_as_a_rerun_finds_it(reference_model: LoadedModel) -> None:
+def test_what_differs_beside_decisions_is_found_as_a_rerun_finds_it(
+    reference_model: LoadedModel, with_trajectory: Callable[..., Baseline]
+) -> None:
     golden = recorded(reference_model, PADDED, block_length=8)
     second = golden.sequences[1].trajectory
     initial = second.initial.copy()
@@ -121,7 +117,9 @@ def test_what_differs_beside_decisions_is_found_as_a_rerun_finds_it(reference_mo
         assert [one.sequence for one in verdict.frame] == [1]
 
 
-def test_a_baseline_that_ends_early_is_a_length_and_says_what_is_left_masked(reference_model: LoadedModel) -> None:
+def test_a_baseline_that_ends_early_is_a_length_and_says_what_is_left_masked(
+    reference_model: LoadedModel, with_trajectory: Callable[..., Baseline]
+) -> None:
     golden = recorded(reference_model, "12 + 30 = ")
     whole = golden.sequences[0].trajectory
     kept = whole.steps < 12

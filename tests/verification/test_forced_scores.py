@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,14 +23,9 @@ def recorded(loaded: LoadedModel, prompt: Any, **settings: Any) -> Baseline:
     return ModelRunner(loaded).generate(prompt, **{"gen_length": 16, "steps": 16, **settings}).to_baseline(None)
 
 
-def with_trajectory(golden: Baseline, index: int, **changes: Any) -> Baseline:
-    records = list(golden.sequences)
-    changed = replace(records[index].trajectory, **changes)
-    records[index] = replace(records[index], trajectory=changed, evidence=None)
-    return replace(golden, sequences=tuple(records))
-
-
-def test_a_token_is_as_far_off_as_the_logits_say(reference_model: LoadedModel) -> None:
+def test_a_token_is_as_far_off_as_the_logits_say(
+    reference_model: LoadedModel, with_trajectory: Callable[..., Baseline]
+) -> None:
     golden = recorded(reference_model, "12 + 30 = ")
     trajectory = golden.sequences[0].trajectory
     event = 5
@@ -49,7 +43,9 @@ def test_a_token_is_as_far_off_as_the_logits_say(reference_model: LoadedModel) -
     assert one.order_score == 0
 
 
-def test_a_position_is_as_far_off_as_the_confidences_say(reference_model: LoadedModel) -> None:
+def test_a_position_is_as_far_off_as_the_confidences_say(
+    reference_model: LoadedModel, with_trajectory: Callable[..., Baseline]
+) -> None:
     golden = recorded(reference_model, "reverse stone: ")
     trajectory = golden.sequences[0].trajectory
     logits = reference_model.model(torch.tensor(trajectory.initial)[None].long()).logits[0].double()
@@ -64,7 +60,9 @@ def test_a_position_is_as_far_off_as_the_confidences_say(reference_model: Loaded
     assert one.order_score == pytest.approx(float(confidences[best] - confidences[worst]), abs=1e-4)
 
 
-def test_what_could_not_be_committed_is_as_far_off_as_can_be(reference_model: LoadedModel) -> None:
+def test_what_could_not_be_committed_is_as_far_off_as_can_be(
+    reference_model: LoadedModel, with_trajectory: Callable[..., Baseline]
+) -> None:
     golden = recorded(reference_model, "12 + 30 = ", logits_eos_inf=True, block_length=8)
     trajectory = golden.sequences[0].trajectory
     outside = {"steps": [0], "positions": [trajectory.length - 1], "tokens": [reference_model.config.eos_token_id]}

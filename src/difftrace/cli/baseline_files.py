@@ -12,12 +12,14 @@ from difftrace.core.errors import DiffTraceError
 def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:
     """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them.
 
-    `what` is done with them, for the message. Raises DiffTraceError where there are none.
+    Each comes once. `what` is done with them, for the message. Raises DiffTraceError where there are none.
     """
-    files = [file for path in paths for file in _below(path)]
+    files: dict[Path, Path] = {}
+    for file in (file for path in paths for file in _below(path)):
+        files.setdefault(file.resolve(), file)
     if not files:
         raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to {what}")
-    return files
+    return list(files.values())
 
 
 def _below(path: Path) -> Iterator[Path]:

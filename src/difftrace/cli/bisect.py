@@ -10,8 +10,10 @@ import click
 from difftrace.cli.model_options import ModelChoice, load_for, model_options, sequence_option
 from difftrace.core.baseline import load
 from difftrace.core.bisection import Bisection
+from difftrace.core.file_format import naming
 from difftrace.core.layers_file import load_layers
 from difftrace.core.recording import Baseline
+from difftrace.core.text import printable
 from difftrace.reports.bisection import bisection_lines
 
 
@@ -50,8 +52,9 @@ def command(
     environment the first module that is given the same and returns something else is the culprit; elsewhere every
     result differs a little, and the culprit is where the error grows most.
 
-    Without --step the baseline is run again, and the step is the first at which the model leaves it. A file of
-    `difftrace layers` is of one step, which is taken.
+    Without --step the baseline is run again, and the step is the first at which the model leaves it. The golden side
+    is the baseline's probe of that step, or of the nearest step that has one, whose canvas is then run; see
+    `difftrace layers --into-baseline`. A file of `difftrace layers` is of one step, which is taken.
 
     \b
     Examples:
@@ -70,7 +73,7 @@ def command(
     if compares_models:
         found = _with_model(recorded, choice, _golden_choice(choice, other), step, sequence)
     else:
-        found = _with_file(recorded, choice, against, step, sequence)
+        found = _with_file_or_probe(baseline, recorded, choice, against, step, sequence)
     if as_json:
         click.echo(json.dumps(found.to_json(), sort_keys=True, allow_nan=False))
     else:
@@ -86,14 +89,21 @@ def _golden_choice(choice: ModelChoice, other: ModelChoice) -> ModelChoice:
     )
 
 
-def _with_file(
-    baseline: Baseline, choice: ModelChoice, against: Path | None, step: int | None, sequence: int | None
+def _with_file_or_probe(
+    path: Path,
+    baseline: Baseline,
+    choice: ModelChoice,
+    against: Path | None,
+    step: int | None,
+    sequence: int | None,
 ) -> Bisection:
     golden = None if against is None else load_layers(against)
     loaded = load_for(baseline, choice)
     from difftrace.verification.bisect import bisect
 
-    return bisect(loaded, baseline, step=step, sequence=sequence, golden=golden, file=str(against))
+    file = None if against is None else str(against)
+    with naming(printable(str(path))):
+        return bisect(loaded, baseline, step=step, sequence=sequence, golden=golden, file=file)
 
 
 def _with_model(

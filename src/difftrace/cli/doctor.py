@@ -103,6 +103,8 @@ def command(
       difftrace doctor
       difftrace doctor --model ./LLaDA-8B-Instruct --dtype bfloat16
       difftrace doctor --fail-on repeat,batch:decisions --json
+
+    Exit status: 0 what --fail-on asks for was found, 1 it was not, 2 could not run.
     """
     demands = _checked(demands, probes)
     # What follows imports torch, which takes seconds; help and usage errors do not wait for it.

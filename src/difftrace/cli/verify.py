@@ -11,7 +11,9 @@ from difftrace.cli.baseline_files import baseline_files
 from difftrace.cli.model_options import ModelChoice, Models, model_options
 from difftrace.core.baseline import load
 from difftrace.core.errors import DiffTraceError, FormatError, NewerFormatError
+from difftrace.core.logits_codec import Lossless, Top
 from difftrace.core.policies import POLICIES, Policy, exceptions
+from difftrace.core.side_logits import open_beside
 from difftrace.core.verification import (
     STRATEGIES,
     Asked,
@@ -146,13 +148,16 @@ def _check(
 def _result(path: Path, models: Models, asked: Asked) -> Result:
     try:
         baseline = load(path)
+        logits = None if baseline.logits is None else open_beside(path, baseline.logits)
     except FormatError as error:
         return Unverified(str(error), unreadable=not isinstance(error, NewerFormatError))
     # Torch takes seconds to import; help, usage errors and files that cannot be read do not wait for it.
     from difftrace.verification.verify import verify
 
     try:
-        return verify(models.of(baseline), baseline, asked)
+        # The largest few alone cannot be compared.
+        comparable = logits is not None and not isinstance(logits.method, Top)
+        return verify(models.of(baseline), baseline, asked, Lossless() if comparable else None)
     except DiffTraceError as error:
         return Unverified(str(error))
 

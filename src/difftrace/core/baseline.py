@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from difftrace.core.atomic import write_atomically
-from difftrace.core.baseline_json import dump, parse
+from difftrace.core.baseline_json import dump, parse, problems
+from difftrace.core.errors import FormatError
 from difftrace.core.file_format import read_file
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.recording import (
@@ -14,6 +15,7 @@ from difftrace.core.recording import (
     Budget,
     JsonScalar,
     ModelIdentity,
+    ProbeStep,
     SamplerIdentity,
     SequenceRecord,
     TestId,
@@ -25,12 +27,14 @@ __all__ = [
     "Budget",
     "JsonScalar",
     "ModelIdentity",
+    "ProbeStep",
     "SamplerIdentity",
     "SequenceRecord",
     "TestId",
     "dump",
     "load",
     "parse",
+    "problems_of",
     "save",
 ]
 
@@ -42,6 +46,14 @@ def load(path: str | os.PathLike[str]) -> Baseline:
         FormatError: one line naming the file and the field, also if it cannot be read.
     """
     return parse(*read_file(path, MAX_BASELINE_BYTES))
+
+
+def problems_of(path: str | os.PathLike[str]) -> list[str]:
+    """Return a line for every problem of the file `path`; none if `load` would return a baseline."""
+    try:
+        return problems(*read_file(path, MAX_BASELINE_BYTES))
+    except FormatError as error:
+        return [str(error)]
 
 
 def save(path: str | os.PathLike[str], baseline: Baseline) -> None:

@@ -12,7 +12,7 @@ from difftrace.core.module_difference import ModuleFinding, StatePair
 from difftrace.core.module_trace import TraceOrigin
 
 FORMAT: Final = "difftrace-bisection"
-VERSION: Final = "0.1"
+VERSION: Final = "0.2"
 
 # Between bf16 and fp32 the error grows by at most 2.1 over any part of the reference model, by 3.6 where random weights
 # make attention sharp, and by 1 in the median; an attention scale that is off by a tenth lets it grow by 6 to 12.
@@ -20,20 +20,23 @@ STANDS_OUT: Final = 5.0
 
 StepChoice = Literal["given", "first divergent", "none diverges", "of the golden trace"]
 Decisions = Literal["not compared", "agree", "diverge"]
+Source = Literal["file", "probe", "model"]
 Verdict = Literal["run-to-run", "difference", "no difference", "repeatable"]
 
 
 @dataclass(frozen=True)
 class Against:
-    """The golden side: a layers file or another model.
+    """The golden side.
 
     Attributes:
-        file: the layers file; None where another model was run.
+        source: a layers file, a probe of the baseline, or another model.
+        file: the layers file; None for the others.
         origin: what its trace was made from.
         finding: the first difference from it, None if there is none.
         gains: where the error grows most, the largest first.
     """
 
+    source: Source
     file: str | None
     origin: TraceOrigin
     finding: ModuleFinding | None
@@ -47,7 +50,8 @@ class Bisection:
     Attributes:
         origin: what was run here.
         num_steps: steps of the baseline.
-        step_choice: why `origin.step` was taken: asked for, the first step at which the model's own run leaves the
+        asked_step: the step in question; `origin.step`, which was run, is another where a probe is nearest to it.
+        step_choice: why it is: asked for, the first step at which the model's own run leaves the
             baseline, step 0 because no step does, or the one that the golden trace is of.
         decisions: whether the model's own run was compared with the baseline, and agrees.
         divergence: where it does not.
@@ -62,6 +66,7 @@ class Bisection:
 
     origin: TraceOrigin
     num_steps: int
+    asked_step: int
     step_choice: StepChoice
     decisions: Decisions
     divergence: Divergence | None

@@ -42,6 +42,7 @@ class Classification:
         cannot_tell: sentences saying what is not known because evidence is missing.
         outcome: what came of it in the end.
         suspects: what else differs, likeliest cause first. Hints, never the reason for a class.
+        others: what was found of the other sequences that differ, in the order in which they would be reported.
     """
 
     divergence_class: DivergenceClass | None
@@ -56,6 +57,7 @@ class Classification:
     cannot_tell: tuple[str, ...]
     outcome: Outcome | None
     suspects: tuple[Suspect, ...]
+    others: tuple[Finding, ...] = ()
 
     @property
     def epsilon(self) -> float | None:
@@ -79,6 +81,7 @@ def classify(
     no common step does (`drift_rules`). Later steps say nothing: after the first one the canvases differ. Of several
     sequences the earliest divergence is reported that is neither a near tie, a tie nor drift, then the earliest that
     cannot be told, and only then one of those, so that a close decision in one row does not hide a fault in another.
+    What the remaining ones are is there too, since a policy may excuse the one and not the other.
 
     The environments decide nothing. What differs in them is listed as suspects.
 
@@ -89,7 +92,7 @@ def classify(
         budget: what to hold differences against, instead of the golden's own budget or a default.
     """
     held = tolerance(golden, observed, budget)
-    finding = _finding(golden, observed, repeated, held)
+    finding, others = _findings(golden, observed, repeated, held)
     different = finding.divergence_class != "IDENTICAL"
     return Classification(
         divergence_class=finding.divergence_class,
@@ -104,6 +107,7 @@ def classify(
         cannot_tell=finding.cannot_tell,
         outcome=outcome_of(golden, observed),
         suspects=suspects(golden, observed) if different else (),
+        others=others,
     )
 
 
@@ -125,32 +129,41 @@ def divergence_of(golden: Baseline, observed: Baseline, classification: Classifi
     return compare_sequences(*sides)
 
 
-def _finding(golden: Baseline, observed: Baseline, repeated: Baseline | None, held: Tolerance | None) -> Finding:
+def _findings(
+    golden: Baseline, observed: Baseline, repeated: Baseline | None, held: Tolerance | None
+) -> tuple[Finding, tuple[Finding, ...]]:
+    """Return the finding to report, and those of other sequences."""
     finding = identity_finding(golden, observed)
     if finding is not None:
-        return finding
+        return finding, ()
     sequences = pairs(golden, observed)
     cannot_tell = [*unknown_identities(golden, observed)]
+    others: tuple[Finding, ...] = ()
     finding = non_finite_finding(sequences)
     if finding is None:
         repetition = NOT_REPEATED if repeated is None else run_to_run_finding(observed, repeated)
-        finding = repetition if isinstance(repetition, Finding) else _of_sequences(sequences, golden, held)
-        if isinstance(repetition, str) and finding.divergence_class != "IDENTICAL":
-            cannot_tell.append(repetition)
-    return replace(finding, cannot_tell=(*finding.cannot_tell, *cannot_tell))
+        if isinstance(repetition, Finding):
+            finding = repetition
+        else:
+            finding, *others_found = _of_sequences(sequences, golden, observed, held)
+            others = tuple(others_found)
+            if repetition is not None and finding.divergence_class != "IDENTICAL":
+                cannot_tell.append(repetition)
+    return replace(finding, cannot_tell=(*finding.cannot_tell, *cannot_tell)), others
 
 
-def _of_sequences(sequences: Sequence[Pair], golden: Baseline, held: Tolerance | None) -> Finding:
-    """Apply the rules on decisions to every sequence and return the finding to report."""
+def _of_sequences(
+    sequences: Sequence[Pair], golden: Baseline, observed: Baseline, held: Tolerance | None
+) -> list[Finding]:
+    """Apply the rules on decisions to every sequence and return the findings, the one to report first."""
     found = [
-        drift_finding(pair, golden, held) if pair.parting is None else decision_finding(pair, golden, held)
+        drift_finding(pair, golden, held) if pair.parting is None else decision_finding(pair, golden, observed, held)
         for pair in sequences
     ]
     differing = [finding for finding in found if finding is not None]
     if differing:
-        return min(differing, key=lambda one: (_EXCUSED.get(one.divergence_class, 0), one.step, one.sequence))
-    lacking = _without_evidence(sequences)
-    return Finding("IDENTICAL", "Nothing differs that is recorded.", cannot_tell=lacking)
+        return sorted(differing, key=lambda one: (_EXCUSED.get(one.divergence_class, 0), one.step, one.sequence))
+    return [Finding("IDENTICAL", "Nothing differs that is recorded.", cannot_tell=_without_evidence(sequences))]
 
 
 def _without_evidence(sequences: Sequence[Pair]) -> tuple[str, ...]:

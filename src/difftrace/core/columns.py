@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from difftrace.core.bitpack import pack, packed_size, unpack
 from difftrace.core.errors import FormatError
+from difftrace.core.frames import compressor, expand
 from difftrace.core.varint import Reader, varint
 
 if TYPE_CHECKING:
@@ -44,12 +45,10 @@ TRIMMED: Final = 3
 CONSTANT: Final = 4
 
 _FORM_BITS: Final = 3
-_ZSTD_LEVEL: Final = 19
 # Every frame costs about ten bytes, so that shorter columns cannot gain.
 _ZSTD_LEAST: Final = 16
 # A compressor for up to 16 KiB takes half a megabyte; larger ones are not worth keeping for the next time.
 _ZSTD_KEPT_BITS: Final = 14
-_ZSTD_SMALLEST_WINDOW: Final = 1 << 10
 # Left out of what is stored. zstandard reads frames that lack it from version 0.24 on only, so it is put back.
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
@@ -120,51 +119,24 @@ def _packed(values: Ints, base: int) -> _Candidate:
 def _zstd(values: Ints, base: int) -> _Candidate:
     raw = values.astype(_word(base)).tobytes()
     bits = (len(raw) - 1).bit_length()
-    compressor = _compressor(bits) if bits > _ZSTD_KEPT_BITS else _kept_compressor(bits, threading.get_ident())
-    frame = compressor.compress(raw).removeprefix(_ZSTD_MAGIC)
+    zstd = compressor(bits) if bits > _ZSTD_KEPT_BITS else _kept_compressor(bits, threading.get_ident())
+    frame = zstd.compress(raw).removeprefix(_ZSTD_MAGIC)
     data = varint(base << _FORM_BITS | ZSTD) + varint(len(frame)) + frame
     return _Candidate(len(data), lambda: data)
-
-
-def _compressor(bits: int) -> zstandard.ZstdCompressor:
-    """Return a compressor for up to `2**bits` bytes; zstd chooses alike for all sizes down to half of that."""
-    import zstandard
-
-    # No sizes: the reader knows them, and a stated size would switch its limit off.
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        _ZSTD_LEVEL, source_size=1 << bits, write_content_size=False, write_checksum=False, write_dict_id=False
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 @lru_cache(maxsize=32)
 def _kept_compressor(bits: int, thread: int) -> zstandard.ZstdCompressor:
     """Return the compressor of one thread, for two must not use it at once; making it can take longer than its use."""
-    return _compressor(bits)
+    return compressor(bits)
 
 
 def _read_zstd(reader: Reader, count: int, base: int) -> Ints:
-    import zstandard
-
     size = reader.varint()
     start = reader.skip(size)
     frame = _ZSTD_MAGIC + reader.buffer[start : start + size]
     dtype = np.dtype(_word(base))
-    expanded = count * dtype.itemsize
-    # A window wider than the data would only cost memory.
-    window = max(_ZSTD_SMALLEST_WINDOW, 1 << (expanded - 1).bit_length())
-    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-    try:
-        stated = zstandard.get_frame_parameters(frame).content_size
-        # zstandard ignores max_output_size for a frame that states its size, so none of those is accepted.
-        if stated != zstandard.CONTENTSIZE_UNKNOWN:
-            raise FormatError("a compressed column states its expanded size, which none of ours does")
-        raw = decompressor.decompress(frame, max_output_size=expanded, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"a compressed column does not expand to the {expanded} bytes it should: {error}") from None
-    if len(raw) != expanded:
-        raise FormatError(f"a compressed column expands to {len(raw)} bytes instead of {expanded}")
-    values = np.frombuffer(raw, dtype=dtype)
+    values = np.frombuffer(expand(frame, count * dtype.itemsize, "a compressed column"), dtype=dtype)
     if int(values.max()) >= base:
         raise FormatError("a compressed value leaves its range")
     return values

@@ -5,7 +5,8 @@ In this order, the first that applies:
 1. another number of commits, from a sampler whose number follows from the canvas: LOGIC
 2. a decision that its own run's evidence contradicts, or another number of candidates: LOGIC, whatever the noise
 3. the logits are equal in every bit: TIE_BREAK where all that was chosen among is exactly equal, RNG where the random
-   numbers differ, else LOGIC, as the sampler decided otherwise from the same input
+   numbers differ, else LOGIC, as the sampler decided otherwise from the same input; not told of a loop that may have
+   drawn random numbers which its evidence does not hold
 4. the random numbers differ: RNG, since these alone can turn decisions
 5. a confidence leaves its budget by more than the logits can have moved it: LOGIC, as the sampler makes something else
    of nearly the same input
@@ -59,13 +60,13 @@ class _Parting:
     differences: Differences
 
 
-def decision_finding(pair: Pair, golden: Baseline, tolerance: Tolerance | None) -> Finding:
+def decision_finding(pair: Pair, golden: Baseline, observed: Baseline, tolerance: Tolerance | None) -> Finding:
     """Return why the decisions of a pair that parts at a step differ."""
-    finding = _of_number(pair, golden) or _without_evidence(pair)
+    finding = _of_number(pair, golden, observed) or _without_evidence(pair)
     if finding is None:
         assert pair.evidences is not None
         parting = _parting(pair, *pair.evidences)
-        finding = _of_sampler(parting) or _of_numbers(parting, golden, tolerance)
+        finding = _of_sampler(parting, golden) or _of_numbers(parting, golden, tolerance)
         measured = parting.differences.measured(None if tolerance is None else tolerance.budget)
         finding = replace(finding, noise=measured, decided_by=finding.decided_by or largest(measured))
     assert pair.divergence is not None
@@ -89,8 +90,9 @@ def _parting(pair: Pair, golden: Evidence, observed: Evidence) -> _Parting:
     )
 
 
-def _of_number(pair: Pair, golden: Baseline) -> Finding | None:
-    if golden.sampler is None or golden.sampler.name not in _FIXED_NUMBER:
+def _of_number(pair: Pair, golden: Baseline, observed: Baseline) -> Finding | None:
+    # Of a sampler that is not named, its schedule may be another.
+    if any(side.sampler is None or side.sampler.name not in _FIXED_NUMBER for side in (golden, observed)):
         return None
     counts = [int((record.trajectory.steps == pair.parting).sum()) for record in (pair.golden, pair.observed)]
     if counts[0] == counts[1]:
@@ -113,7 +115,7 @@ def _without_evidence(pair: Pair) -> Finding | None:
     )
 
 
-def _of_sampler(parting: _Parting) -> Finding | None:
+def _of_sampler(parting: _Parting, golden: Baseline) -> Finding | None:
     """Apply the rules that need no measure of the noise."""
     for name, side in (("golden", parting.golden), ("observed run", parting.observed)):
         contradiction = side.contradiction()
@@ -131,6 +133,12 @@ def _of_sampler(parting: _Parting) -> Finding | None:
         )
     if not parting.same_noise:
         return Finding("RNG", f"The random numbers of step {parting.step} differ, and with them what they decide.")
+    if parting.same_logits and golden.sampler is not None and golden.sampler.captured:
+        reason = (
+            f"At step {parting.step} the logits are equal in every bit and the decisions are not: the loop follows"
+            " another rule, or drew other random numbers."
+        )
+        return Finding(None, reason, cannot_tell=("Which random numbers the loop drew from a generator of its own.",))
     if parting.same_logits:
         return _logic(
             f"At step {parting.step} the logits are equal in every bit and the decisions are not: the sampler follows"

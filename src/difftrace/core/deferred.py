@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from copy import copy
 from typing import Any
 
 from difftrace.core.evidence import Evidence
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, JsonScalar, ModelIdentity, SamplerIdentity, TestId
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -120,6 +121,11 @@ class DeferredRun:
         """The evidence of each sequence, which only denoising gives."""
         return self.run.evidences
 
+    @property
+    def logits(self) -> RecordedLogits | None:
+        """The file that all logits went to, which only denoising gives."""
+        return self.run.logits
+
     def to_baseline(self, test: TestId | None) -> Baseline:
         """Return the baseline that records this run for `test`, which takes its evidence."""
         return self.run.to_baseline(test)
@@ -132,7 +138,7 @@ class DeferredRun:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What makes the run holds its model, which is not to be copied along.
-        return replace, (self.run,)
+        return copy, (self.run,)
 
     @property
     def _outcome(self) -> Run:

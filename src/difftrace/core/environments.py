@@ -77,6 +77,7 @@ _VERSIONS_AND_NAMES: Final = (
     Field("triton", "free", "compiles kernels that models bring; torch's own compiler is off in a run"),
     Field("transformers", "free", "code of models: decides what is computed, not how"),
     Field("difftrace", "free", "code of models and samplers: decides what is computed, not how"),
+    Field("sampler_source", "free", "code of a captured loop: decides what is computed, not how"),
     Field("tokenizers", "free", "which ids a prompt has: shows in the prompt"),
     Field("numpy", "free", "draws random numbers in loops that use it"),
     Field("python", "free", "draws random numbers in loops that use it"),

@@ -19,6 +19,10 @@ class NewerFormatError(FormatError):
     """A newer version of this package wrote the file: it is not broken, and must not be overwritten."""
 
 
+class LogitsError(DiffTraceError, ValueError):
+    """Logits cannot be recorded as was asked, or a file of them does not hold what was asked for."""
+
+
 class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 
@@ -41,6 +45,10 @@ class SamplerError(DiffTraceError, ValueError):
 
 class RunError(DiffTraceError, ValueError):
     """A run was asked for something it does not hold, such as one text of a batch."""
+
+
+class ReplayError(DiffTraceError, ValueError):
+    """A step was asked for that the run does not have."""
 
 
 class ProbeError(DiffTraceError):
@@ -91,5 +99,17 @@ class NotStoredError(StoreError, LookupError):
     """No record has the request id."""
 
 
+class DamagedError(StoreError):
+    """A stored record breaks a rule of its columns or does not match its digests."""
+
+
 class BusyError(StoreError):
     """Another process or thread kept the store locked for longer than this one was to wait; trying again may help."""
+
+
+class EngineError(DiffTraceError, ValueError):
+    """An engine, or a capture for one, was set up or called in a way that it cannot honour."""
+
+
+class CaptureError(DiffTraceError):
+    """A loop written elsewhere cannot be recorded as it is, or contradicts what was recorded of it."""

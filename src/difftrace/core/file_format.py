@@ -1,9 +1,12 @@
-"""How reading a JSON file of the product begins: its bytes, its format and its version."""
+"""What all JSON files of the product share: how they are written, and how reading one begins."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,33 @@ from difftrace.core.errors import FormatError, NewerFormatError
 from difftrace.core.text import printable
 
 Version = tuple[int, int]
+
+
+def json_file(document: Any) -> bytes:
+    """Return a file's content for `document`: sorted keys, one to a line, in ASCII; equal for equal content.
+
+    Raises:
+        FormatError: it holds what JSON cannot, say NaN.
+    """
+    return _json(document, indent=1) + b"\n"
+
+
+def json_bytes(document: Any) -> bytes:
+    """Return `document` as JSON with sorted keys, without blanks, in ASCII: what digests are taken of.
+
+    Raises:
+        FormatError: it holds what JSON cannot, say NaN.
+    """
+    return _json(document, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Put `source`, the name of a file or of a place in it, before the message of a FormatError raised within."""
+    try:
+        yield
+    except FormatError as error:
+        raise type(error)(f"{source}: {error}") from error.__cause__
 
 
 def read_file(path: str | os.PathLike[str], most: int) -> tuple[bytes, str]:
@@ -51,3 +81,10 @@ def check_format(document: Any, name: str, readable: tuple[Version, ...], what: 
         )
     if found not in readable:
         raise FormatError(f"$.version: {version} was never released")
+
+
+def _json(document: Any, **layout: Any) -> bytes:
+    try:
+        return json.dumps(document, sort_keys=True, ensure_ascii=True, allow_nan=False, **layout).encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"holds a value that JSON cannot ({printable(str(error))})") from None

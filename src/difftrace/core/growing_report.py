@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,13 +32,13 @@ class GrowingReport:
         """Take in the entry of a check, and where it ran; one of the same test and name is replaced."""
         index = None
         if environment is not None:
-            index = self._environments.setdefault(json.dumps(environment, sort_keys=True), len(self._environments))
+            index = self._environments.setdefault(_text(environment), len(self._environments))
         nodeid, name = check["nodeid"], check["name"]
-        self._checks.setdefault(nodeid, {})[name] = json.dumps({**check, "environment": index})
+        self._checks.setdefault(nodeid, {})[name] = _text({**check, "environment": index})
         self._named[nodeid, name] = (check["status"], check["class"])
 
     def encoded(self, frame: Report) -> bytes:
-        """Return the report as JSON on one line: `frame`, which has none of its own, with tests, checks and places."""
+        """Return the report as JSON, a line for each test and check: `frame`, which has none, with what is known."""
         tests = [text for _, text in self._tests.values()]
         order = [*self._tests, *(nodeid for nodeid in self._checks if nodeid not in self._tests)]
         checks = [text for nodeid in order for text in self._checks.get(nodeid, {}).values()]
@@ -51,5 +52,27 @@ class GrowingReport:
         }
         head = json.dumps(document)[:-1]
         lists = {"environments": self._environments, "tests": tests, "checks": checks}
-        body = "".join(f', "{name}": [{", ".join(texts)}]' for name, texts in lists.items())
-        return f"{head}{body}}}\n".encode("ascii")
+        listed = (f',\n"{name}": [\n' + ",\n".join(texts) + "\n]" for name, texts in lists.items())
+        body = "".join(listed)
+        return f"{head}{body}\n}}\n".encode("ascii")
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """Return `value` as JSON that readers accept, whatever a test's own environment holds.
+
+    What is not finite or no JSON at all becomes its text, and half a surrogate pair a question mark.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False)
+    return json.dumps(json.loads(text.encode("utf-8", "replace"))) if not text.isascii() else text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    finite = isinstance(value, float) and math.isfinite(value)
+    return value if finite or value is None or isinstance(value, str | int) else str(value)

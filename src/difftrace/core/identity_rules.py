@@ -9,7 +9,8 @@ import numpy as np
 
 from difftrace.core.classes import Finding
 from difftrace.core.comparison import first_difference
-from difftrace.core.recording import Baseline, ModelIdentity, SequenceRecord
+from difftrace.core.recording import Baseline, ModelIdentity, SamplerIdentity, SequenceRecord
+from difftrace.core.sampler_defaults import arguments_alike
 from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 
@@ -20,7 +21,8 @@ _LONGEST: Final = 40
 def identity_finding(golden: Baseline, observed: Baseline) -> Finding | None:
     """Return the first rule that the two runs break as what they are, or None.
 
-    Only what both sides name is compared. The first canvas is judged after the configuration, because `gen_length`
+    Only what both sides name is compared; a sampler's argument that one side does not name counts as its default, where
+    that is known. The first canvas is judged after the configuration, because `gen_length`
     and the mask's id, which are configuration, shape it.
     """
     return (
@@ -29,6 +31,14 @@ def identity_finding(golden: Baseline, observed: Baseline) -> Finding | None:
         or _first_canvas(golden, observed)
         or _weights(golden, observed)
     )
+
+
+def changed_identity(baseline: Baseline, model: ModelIdentity | None) -> tuple[str, ...]:
+    """Return what of a model as it is stored ("weights", "config") is not what the baseline was recorded with."""
+    if baseline.model is None or model is None:
+        return ()
+    pairs = {name: (getattr(baseline.model, name), getattr(model, name)) for name in ("weights", "config")}
+    return tuple(name for name, (golden, own) in pairs.items() if golden is not None and golden != own)
 
 
 def unknown_identities(golden: Baseline, observed: Baseline) -> Iterator[str]:
@@ -100,13 +110,8 @@ def _read_differently(golden: SequenceRecord, observed: SequenceRecord) -> bool:
 def _config(golden: Baseline, observed: Baseline) -> Finding | None:
     one, other = golden.sampler, observed.sampler
     if one is not None and other is not None:
-        before = {"name": one.name, "version": one.version, **{f"argument {k}": v for k, v in one.arguments.items()}}
-        after = {
-            "name": other.name,
-            "version": other.version,
-            **{f"argument {k}": v for k, v in other.arguments.items()},
-        }
-        changed = _changed(before, after)
+        named = zip((one, other), arguments_alike(one, other), strict=True)
+        changed = _changed(*(_sampler_fields(sampler, arguments) for sampler, arguments in named))
         if changed is not None:
             return Finding("CONFIG", f"The sampler's {changed}.")
     for field in ("config", "vocab_size", "mask_token_id"):
@@ -114,6 +119,11 @@ def _config(golden: Baseline, observed: Baseline) -> Finding | None:
             values = "" if field == "config" else f": {getattr(golden.model, field)} → {getattr(observed.model, field)}"
             return Finding("CONFIG", f"The models differ in {_MODEL_FIELDS[field]}{values}.")
     return None
+
+
+def _sampler_fields(sampler: SamplerIdentity, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    named = {f"argument {name}": value for name, value in arguments.items()}
+    return {"name": sampler.name, "version": sampler.version, **named}
 
 
 _MODEL_FIELDS: Final = {

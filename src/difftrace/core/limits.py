@@ -32,5 +32,14 @@ MAX_EVIDENCE_NUMBERS: Final = 1 << 22
 MAX_LAYERS_BYTES: Final = 64 << 20
 """Largest layers file, in bytes; that of a model of LLaDA-8B's 32 layers takes 0.6 MB."""
 
+MAX_PROBE_BYTES: Final = 64 << 20
+"""Most bytes that all probes of a baseline expand to; one of 32 layers takes 0.4 MB."""
+
+MAX_LOGITS_VOCABULARY: Final = 1 << 24
+"""Largest vocabulary of recorded logits, and most values decoded at once."""
+
+MAX_LOGITS_CHUNKS: Final = 1 << 22
+"""Most chunks of a file of logits: 4 TB of LLaDA's in bfloat16."""
+
 MAX_REPORT_BYTES: Final = 256 << 20
 """Largest report file, in bytes; 2,000 failed checks with their texts take about 12 MB."""

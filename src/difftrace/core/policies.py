@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from difftrace.core.classes import CLASSES, DivergenceClass
+from difftrace.core.classes import CLASSES, DivergenceClass, Finding
 from difftrace.core.classification import Classification
+from difftrace.core.outcome import Outcome
 
 Policy = Literal["exact", "near-tie", "tokens", "text"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
@@ -47,8 +48,8 @@ def judge(
     - "text": every run with the same texts; the same final tokens where a text is not known.
 
     A close decision may lead to another text, which "near-tie" accepts and the last two do not. A baseline that cannot
-    be read passes none. `fail_on` names classes that fail under any policy, `allow` classes that pass under any; case
-    does not matter, nor whether a name has `-` or `_`.
+    be read passes none. Of several sequences that differ each has to pass. `fail_on` names classes that fail under any
+    policy, `allow` classes that pass under any; case does not matter, nor whether a name has `-` or `_`.
 
     Raises:
         ValueError: `policy`, or a name in `fail_on` or `allow`, is none; both name the same class; or `allow` names
@@ -57,15 +58,25 @@ def judge(
     if policy not in POLICIES:
         raise ValueError(f"there is no policy {policy!r}: use one of {', '.join(POLICIES)}")
     failing, allowed = exceptions(fail_on, allow)
-    name = classification.divergence_class
-    if name == "IDENTICAL":
+    if classification.divergence_class == "IDENTICAL":
         return Judgement(True, False, "nothing differs that is recorded")
-    if name in failing:
-        return Judgement(False, False, f"{name} was asked to fail")
-    if name in allowed:
-        return Judgement(True, True, f"{name} was allowed")
-    passes, reason = _by_policy(classification, policy)
-    return Judgement(passes, passes, reason)
+    judgement = _judged(classification, classification.outcome, policy, failing, allowed)
+    for other in classification.others if judgement.passes else ():
+        judged = _judged(other, classification.outcome, policy, failing, allowed)
+        if not judged.passes:
+            return replace(judged, reason=f"sequence {other.sequence}: {judged.reason}")
+    return judgement
+
+
+def asks_for_repetition(classification: Classification, judgement: Judgement, fail_on: Iterable[str]) -> bool:
+    """Return whether the run has to be repeated before this judgement stands.
+
+    That is where it does not pass, to tell whether it differs from itself, and where it differs and RUN_TO_RUN is to
+    fail, which nothing but a repetition shows.
+    """
+    if classification.divergence_class in ("IDENTICAL", "RUN_TO_RUN"):
+        return False
+    return not judgement.passes or "RUN_TO_RUN" in divergence_classes(fail_on)
 
 
 def exceptions(
@@ -96,8 +107,24 @@ def divergence_classes(names: Iterable[str]) -> frozenset[DivergenceClass]:
     return frozenset(found)
 
 
-def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, str]:
-    name, outcome = classification.divergence_class, classification.outcome
+def _judged(
+    found: Classification | Finding,
+    outcome: Outcome | None,
+    policy: Policy,
+    failing: frozenset[DivergenceClass],
+    allowed: frozenset[DivergenceClass],
+) -> Judgement:
+    name = found.divergence_class
+    if name in failing:
+        return Judgement(False, False, f"{name} was asked to fail")
+    if name in allowed:
+        return Judgement(True, True, f"{name} was allowed")
+    passes, reason = _by_policy(found, outcome, policy)
+    return Judgement(passes, passes, reason)
+
+
+def _by_policy(found: Classification | Finding, outcome: Outcome | None, policy: Policy) -> tuple[bool, str]:
+    name = found.divergence_class
     if name == "INVALID":
         return False, "nothing could be compared"
     what = "what differs cannot be told" if name is None else name
@@ -108,7 +135,7 @@ def _by_policy(classification: Classification, policy: Policy) -> tuple[bool, st
     if policy == "near-tie":
         if name not in _WITHIN_BUDGET:
             return False, f"{what}: the policy near-tie accepts close decisions within the budget alone"
-        if any(measured.exceeds for measured in classification.noise):
+        if any(measured.exceeds for measured in found.noise):
             return False, f"{name}, but something measured exceeds the budget"
         return True, f"{name} within the budget"
     if outcome is None:

@@ -6,14 +6,18 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import LogitsReference
 from difftrace.core.test_id import TestId as TestId
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
+
+# What the names of loops start with that were written elsewhere.
+_CAPTURED: Final = "captured "
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,25 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class SamplerIdentity:
-    """The denoising loop: its name, the version of its behaviour, and all its arguments."""
+    """The denoising loop: its name, the version of its behaviour, and all its arguments.
+
+    Of a loop written elsewhere the name says by which adapter it was captured, the version is the adapter's, and the
+    arguments are those that the recording was told.
+    """
 
     name: str
     version: int
     arguments: Mapping[str, JsonScalar]
+
+    @classmethod
+    def of_captured(cls, engine: str, version: int, arguments: Mapping[str, JsonScalar]) -> SamplerIdentity:
+        """Return the identity of a loop that the adapter `engine` captured."""
+        return cls(f"{_CAPTURED}{engine}", version, arguments)
+
+    @property
+    def captured(self) -> bool:
+        """Whether it is a loop written elsewhere, which may have drawn random numbers that nothing saw."""
+        return self.name.startswith(_CAPTURED)
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class ProbeStep:
+    """What every module of the golden model computed on the golden canvas of one step, packed.
+
+    `difftrace.core.probe_steps` packs and unpacks it; whoever compares decisions never needs it.
+
+    Attributes:
+        step: the step before which the canvas is, 0-based.
+        sequence: which sequence ran alone; None for all of them as one batch.
+        size: bytes of the document that `payload` expands to.
+        digest: `sha256:` and 64 hex digits over that document.
+        payload: a zstd frame of the document, which schemas/layers.schema.json describes.
+    """
+
+    step: int
+    sequence: int | None
+    size: int
+    digest: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
 class Baseline:
     """What ran, where it ran and what came out; at least one sequence.
 
@@ -112,6 +151,9 @@ class Baseline:
         pieces: text of the token ids that occur.
         sequences: the batch.
         budget: how far trusted environments are apart, where that was measured.
+        probes: what the model's modules computed at some steps, for `difftrace bisect` to compare with; one for each
+            step and sequence. No part of what has to reproduce.
+        logits: the file of all logits beside the baseline, where they were recorded.
     """
 
     test: TestId | None
@@ -121,10 +163,12 @@ class Baseline:
     pieces: Mapping[int, str]
     sequences: tuple[SequenceRecord, ...]
     budget: Budget | None = None
+    probes: tuple[ProbeStep, ...] = ()
+    logits: LogitsReference | None = None
 
     @property
     def digest(self) -> str:
-        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories, not over their evidence."""
+        """`sha256:` and 64 hex digits over the digests of the sequences' trajectories, not over evidence or probes."""
         lines = ["difftrace-baseline-1", *(record.trajectory.digest for record in self.sequences)]
         text = "".join(f"{line}\n" for line in lines)
         return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"

@@ -66,7 +66,10 @@ def replay(trajectory: Trajectory, *, stored: Sequence[int] | npt.NDArray[np.int
     """
     if stored is None:
         return Replay(trajectory, None)
-    given = np.asarray(stored)
+    try:
+        given = np.asarray(stored)
+    except ValueError as error:
+        raise TrajectoryError(f"stored is not the {trajectory.length} token ids of a final canvas: {error}") from None
     if given.shape != (trajectory.length,) or not np.issubdtype(given.dtype, np.integer):
         raise TrajectoryError(
             f"stored must hold the {trajectory.length} token ids of a final canvas, not {given.dtype} {given.shape}"

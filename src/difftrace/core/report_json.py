@@ -55,12 +55,6 @@ def parse(data: bytes, source: str) -> Report:
         raise type(error)(f"{source}: {error}") from error.__cause__
 
 
-def indented(data: bytes) -> bytes:
-    """Return the JSON in `data`, a report that was read, as `dump` writes it."""
-    text = json.dumps(json.loads(data), sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    return text.encode("ascii") + b"\n"
-
-
 def report_document(report: Report) -> dict[str, Any]:
     """Return the document that schemas/report.schema.json describes."""
     return {

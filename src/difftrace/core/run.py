@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from difftrace.core.audit import Audit
 from difftrace.core.errors import RunError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import (
     Baseline,
     JsonScalar,
@@ -18,6 +20,15 @@ from difftrace.core.recording import (
     TestId,
 )
 from difftrace.core.trajectory import Trajectory
+
+
+@runtime_checkable
+class HoldsRun(Protocol):
+    """What can be asked for the run that it holds, such as a recorder that is done."""
+
+    def as_run(self) -> Run:
+        """Return the run."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,10 @@ class Run:
         environment: the fingerprint of where it ran.
         pieces: text of the token ids that occur.
         evidences: the evidence of each sequence, None for one that has none; None where none was recorded.
+        logits: the file that all logits went to; None where they were not recorded. It is no more compared than repeat.
         repeat: runs the same again; None where that is not possible. No part of what the run is: it is neither
             compared nor recorded, and a copy comes without it.
+        audit: what the loop drew at random and selected, for people to read; neither compared nor recorded.
 
     Raises:
         RunError: there is no sequence, or not one text or evidence for each.
@@ -49,7 +62,9 @@ class Run:
     environment: Mapping[str, JsonScalar | list[JsonScalar]] = field(default_factory=dict)
     pieces: Mapping[int, str] = field(default_factory=dict)
     evidences: tuple[Evidence | None, ...] | None = None
+    logits: RecordedLogits | None = field(default=None, compare=False, repr=False)
     repeat: Callable[[], Run] | None = field(default=None, compare=False, repr=False)
+    audit: Audit | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.trajectories:
@@ -63,8 +78,8 @@ class Run:
                 evidence.check_fit(trajectory)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What repeats a run holds its model, which is not to be copied along.
-        return {**vars(self), "repeat": None}
+        # What repeats a run holds its model, which is not to be copied along; nor is a file that may go with the run.
+        return {**vars(self), "repeat": None, "logits": None}
 
     @property
     def text(self) -> str:

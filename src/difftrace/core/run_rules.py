@@ -12,6 +12,7 @@ from difftrace.core.evidence import Evidence
 from difftrace.core.identity_rules import identity_finding
 from difftrace.core.pairs import Pair, pairs
 from difftrace.core.recording import Baseline
+from difftrace.core.trajectory import Trajectory
 
 NOT_REPEATED: Final = "Whether the observed run repeats itself: it was not run a second time."
 _NO_REPETITION: Final = "Whether the observed run repeats itself: what was given as its repetition ran {}."
@@ -28,10 +29,12 @@ def non_finite_finding(sequences: Sequence[Pair]) -> Finding | None:
 def _non_finite(pair: Pair) -> Finding | None:
     if pair.evidences is None:
         return None
+    sides = zip((pair.golden, pair.observed), pair.evidences, strict=True)
+    habits = [_habit(record.trajectory, evidence, pair.shared_steps) for record, evidence in sides]
+    if habits[0] is not None and habits[0] == habits[1]:
+        return None
     golden, observed = (evidence.non_finite[: pair.shared_steps] for evidence in pair.evidences)
-    counted = golden != observed
-    if pair.parting is not None and not _is_habit(pair, pair.evidences):
-        counted = (golden > 0) | (observed > 0)
+    counted = golden != observed if pair.parting is None else (golden > 0) | (observed > 0)
     if not counted.any():
         return None
     step = int(counted.argmax())
@@ -42,19 +45,16 @@ def _non_finite(pair: Pair) -> Finding | None:
     return Finding("NON_FINITE", reason, sequence=pair.index, step=step)
 
 
-def _is_habit(pair: Pair, evidences: tuple[Evidence, Evidence]) -> bool:
-    """Say whether the model always returns -inf for some ids, say for those that pad its vocabulary: no fault.
+def _habit(trajectory: Trajectory, evidence: Evidence, steps: int) -> int | None:
+    """Return how many infinite logits the model has at every candidate, say -inf for ids that pad its vocabulary.
 
-    Then every candidate has as many, in both runs, and they leave every score a number.
+    That is no fault, as long as it is the same number everywhere and leaves every score a number; None where it is not.
     """
-    steps = pair.shared_steps
-    for record, evidence in zip((pair.golden, pair.observed), evidences, strict=True):
-        per_candidate = int(evidence.non_finite[0]) // max(1, int(evidence.candidates[0]))
-        if (evidence.non_finite[:steps] != per_candidate * evidence.candidates[:steps]).any():
-            return False
-        if np.isnan(evidence.top_scores[record.trajectory.steps < steps]).any():
-            return False
-    return True
+    non_finite, candidates = evidence.non_finite[:steps], evidence.candidates[:steps]
+    per_candidate = int(non_finite.max(initial=0)) // max(1, int(candidates.max(initial=0)))
+    if (non_finite != per_candidate * candidates).any():
+        return None
+    return None if np.isnan(evidence.top_scores[trajectory.steps < steps]).any() else per_candidate
 
 
 def run_to_run_finding(observed: Baseline, repeated: Baseline) -> Finding | str | None:

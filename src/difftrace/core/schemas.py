@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from difftrace.core.text import printable
 
 if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, ValidationError
 
 _LONGEST_MESSAGE: Final = 200
 
@@ -37,9 +38,15 @@ def validator(name: str) -> Draft202012Validator:
 def violation(name: str, document: Any) -> str | None:
     """Return one line saying where and how `document` breaks the schema `name`, or None if it keeps it."""
     # The first one only: a hostile document may hold millions.
-    error = next(validator(name).iter_errors(document), None)
-    if error is None:
-        return None
+    return next(iter(violations(name, document, 1)), None)
+
+
+def violations(name: str, document: Any, most: int) -> list[str]:
+    """Return a line for each of the first `most` places where `document` breaks the schema `name`."""
+    return [_line(error) for error in islice(validator(name).iter_errors(document), most)]
+
+
+def _line(error: ValidationError) -> str:
     message = printable(error.message)
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"

@@ -41,6 +41,8 @@ class StepSample:
         return len(self.steps) / self.total
 
     def __str__(self) -> str:
+        if len(self.steps) == self.total:
+            return f"all {self.total} steps"
         return (
             f"{len(self.steps)} of {self.total} steps at random (seed {self.seed}): a fault that shows in at least "
             f"{self.caught_from} of {self.total} steps is caught with {CONFIDENCE} %, "

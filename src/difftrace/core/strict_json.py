@@ -40,12 +40,36 @@ def loads(data: bytes) -> Any:
         raise FormatError("is nested too deeply") from None
 
 
+def mapping(data: bytes) -> dict[str, Any]:
+    """Return the object in the UTF-8 bytes `data`; raises FormatError as `loads` does, or where it is none."""
+    document = loads(data)
+    if not isinstance(document, dict):
+        raise FormatError("is no JSON object")
+    return document
+
+
 def unprintable_string(document: Any, path: str = "$") -> str | None:
     """Return the JSON path of the first string in `document` that holds half a surrogate pair, or None.
 
     Such a string has no UTF-8 form, so that printing it would fail much later.
     """
+    # Naming every place takes many times as long as looking at every string, and hardly ever is a place asked for.
+    if all(map(_encodes, _texts(document))):
+        return None
     return next((where for where, text in _strings(document, path) if not _encodes(text)), None)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            stack.extend(one)
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -61,6 +85,8 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _encodes(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

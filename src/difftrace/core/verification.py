@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 from difftrace.core.classification import Classification, divergence_of
 from difftrace.core.comparison import Divergence
 from difftrace.core.forced import ForcedVerdict, ScoredStep
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.policies import Judgement, Policy
 from difftrace.core.recording import Baseline
 
@@ -56,6 +57,7 @@ class Verified:
         classification: why they differ.
         judgement: what the policy says of it.
         forced: of "forced" and "sampled", what was found.
+        logits: the file of what the run's model returned, where that was recorded.
     """
 
     golden: Baseline
@@ -63,6 +65,7 @@ class Verified:
     classification: Classification
     judgement: Judgement
     forced: ForcedVerdict | None = None
+    logits: RecordedLogits | None = None
 
     @property
     def divergence(self) -> Divergence | None:

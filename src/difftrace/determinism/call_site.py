@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Iterator
+from pathlib import Path
 from types import CodeType, FrameType
 
 from torch import nn
@@ -55,12 +56,15 @@ def _nearest(names: list[str], around: str | None) -> str:
     return names[0]
 
 
-def stack_within(outermost: CodeType) -> list[FrameType]:
-    """Return the caller's frames, innermost first, up to the one that runs `outermost`, which is left out."""
+def stack_within(outermost: CodeType | None) -> list[FrameType]:
+    """Return the caller's frames, innermost first, up to the one that runs `outermost`, which is left out.
+
+    None returns all of them.
+    """
     return list(_frames(sys._getframe(1), outermost))
 
 
-def _frames(frame: FrameType | None, outermost: CodeType) -> Iterator[FrameType]:
+def _frames(frame: FrameType | None, outermost: CodeType | None) -> Iterator[FrameType]:
     while frame is not None and frame.f_code is not outermost:
         yield frame
         frame = frame.f_back
@@ -75,6 +79,16 @@ def public_function(stack: list[FrameType], names: Container[str]) -> str | None
         if not module.startswith(("torch.", "difftrace.determinism.")):
             return None
     return None
+
+
+def in_a_forward(stack: list[FrameType]) -> bool:
+    """Whether the `forward` of some module runs."""
+    return any(frame.f_code.co_name == "forward" and _module(frame) is not None for frame in stack)
+
+
+def place(frame: FrameType) -> str:
+    """Return where a frame is, "generate.py:12 in add_noise"."""
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _module(frame: FrameType) -> nn.Module | None:

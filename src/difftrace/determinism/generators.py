@@ -36,3 +36,14 @@ def _keep_devices(undo: ExitStack) -> None:
             undo.callback(module.manual_seed_all, torch.initial_seed())
     if torch.backends.mps.is_available():
         undo.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+
+
+def host_states() -> dict[str, object]:
+    """Return the states of the process's own generators, in a form that can be compared."""
+    return {"random.random": random.getstate(), "numpy.random": _comparable(np.random.get_state(legacy=False))}
+
+
+def _comparable(state: object) -> object:
+    if isinstance(state, dict):
+        return {name: _comparable(value) for name, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state

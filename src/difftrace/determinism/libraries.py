@@ -48,7 +48,7 @@ def device_software() -> Names:
     """Return what a run on a CUDA or ROCm device has under it besides."""
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     found: Names = {
-        "driver": _driver(),
+        "driver": driver(),
         "device_blas": _rocblas() if torch.version.hip else _cublas(),
         # On ROCm that is MIOpen's.
         "cudnn": None if cudnn is None else str(cudnn),
@@ -103,7 +103,8 @@ def _first_lines(path: Path) -> str:
         return ""
 
 
-def _driver() -> str | None:
+def driver() -> str | None:
+    """Return the version of the device's driver, from what the kernel says of it."""
     if torch.version.hip:
         # Only the module that AMD distributes has a version; the kernel's own does not.
         return _first_lines(Path("/sys/module/amdgpu/version")).strip() or None

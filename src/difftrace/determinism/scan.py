@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +11,12 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from difftrace.core.errors import ScanError
 from difftrace.determinism.call_site import ModuleNames
+from difftrace.determinism.generators import host_states
 from difftrace.determinism.hazards import HAZARDS
 from difftrace.determinism.scan_report import Finding, ScanReport, in_order
 from difftrace.determinism.untouched import untouched
@@ -54,10 +53,10 @@ def scan(model: Callable[..., Any], inputs: Tensor | tuple[Any, ...] | Mapping[s
     everything = dict.fromkeys(part for module in modules for part in module.modules())
     with untouched(everything, (args, kwargs)) as kept, _as_it_stands(), torch.no_grad():
         watch = Watch(ModuleNames(_root(model)), _forward.__code__, kept)
-        before = _host_generators()
+        before = host_states()
         with watch:
             _forward(model, args, kwargs)
-        drawn = [name for name, state in _host_generators().items() if state != before[name]]
+        drawn = [name for name, state in host_states().items() if state != before[name]]
     return ScanReport(
         findings=in_order([*watch.findings(), *map(_of_host_generator, drawn)]),
         operations=watch.operations,
@@ -131,17 +130,6 @@ def _as_it_stands() -> Iterator[None]:
         if "torch._dynamo" in sys.modules:
             undo.enter_context(torch.compiler.set_stance("force_eager"))
         yield
-
-
-def _host_generators() -> dict[str, object]:
-    """Return the states of the process's own generators, in a form that can be compared."""
-    return {"random.random": random.getstate(), "numpy.random": _comparable(np.random.get_state(legacy=False))}
-
-
-def _comparable(state: object) -> object:
-    if isinstance(state, dict):
-        return {name: _comparable(value) for name, value in state.items()}
-    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _of_host_generator(name: str) -> Finding:

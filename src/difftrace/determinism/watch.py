@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from types import CodeType
 from typing import Any, Final
@@ -16,36 +15,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from difftrace.determinism import switches
 from difftrace.determinism.call_site import ModuleNames, public_function, stack_within
-from difftrace.determinism.hazards import HAZARDS, hazards_of
+from difftrace.determinism.hazards import HAZARDS
 from difftrace.determinism.hazards.attention import ATTENTION_BACKENDS, PLAIN_ATTENTION
 from difftrace.determinism.hazards.conditions import Call
-from difftrace.determinism.hazards.randomness import ATTENTION_DROPOUT, BITWISE_TAG, REPEATED_THOUGH_TAGGED, SEEDED_TAG
+from difftrace.determinism.hazards.randomness import ATTENTION_DROPOUT
 from difftrace.determinism.hazards.row import Hazard
+from difftrace.determinism.operations import call_of, operation_name, rows_of
 from difftrace.determinism.scan_report import Finding
 from difftrace.determinism.untouched import Kept, everything_of
 
 _TENSORS_SHOWN: Final = 3
 # In its plain form attention is no operation of its own. Its dropout is known by how soon after its softmax it draws.
 _TO_ITS_DROPOUT: Final = 2
-
-# Operations of other namespaces belong to other libraries, and the table knows nothing about them.
-_NAMESPACES_OF_TORCH: Final = frozenset(
-    (
-        "_c10d_functional",
-        "_c10d_functional_autograd",
-        "_dtensor",
-        "aten",
-        "c10d",
-        "mkldnn",
-        "onednn",
-        "prim",
-        "prims",
-        "profiler",
-        "quantized",
-        "sparse",
-        "symm_mem",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -148,13 +129,13 @@ class Watch(TorchDispatchMode):
         name = operation_name(func)
         if name == PLAIN_ATTENTION:
             self._plain_attention_at = self.operations
-        rows = _rows(func)
+        rows = rows_of(func)
         if rows is None:
             self.unknown.add(name)
             return
         if not rows:
             return
-        call = Call(_bound(func, args, kwargs))
+        call = call_of(func, args, kwargs)
         rows = tuple(row for row in rows if _applies(row, call))
         if not rows:
             return
@@ -174,41 +155,6 @@ class Watch(TorchDispatchMode):
             backend = ATTENTION_BACKENDS.get(name) if row.kind == "backend-chosen" else None
             met = _Met(row, row.shown_as or name, module, backend, device)
             self._met.setdefault(met, _Record(0, sample)).count += 1
-
-
-def operation_name(func: Any) -> str:
-    """Return an operation's name without overload, and without namespace where that is ATen's."""
-    name: str = func.name().partition(".")[0]
-    return name.removeprefix("aten::")
-
-
-@lru_cache(maxsize=1024)
-def _rows(func: Any) -> tuple[Hazard, ...] | None:
-    """Return the rows that concern an operation; None if nothing is known about it."""
-    name = operation_name(func)
-    rows = hazards_of(name)
-    if rows is not None:
-        return rows
-    tags = () if name in REPEATED_THOUGH_TAGGED else getattr(func, "tags", ())
-    if torch.Tag.nondeterministic_seeded in tags:
-        return (SEEDED_TAG,)
-    # Newer versions of torch only.
-    if getattr(torch.Tag, "nondeterministic_bitwise", None) in tags:
-        return (BITWISE_TAG,)
-    return () if getattr(func, "namespace", None) in _NAMESPACES_OF_TORCH else None
-
-
-def _bound(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name, with the defaults of those left out."""
-    if not isinstance(func, OpOverload):
-        return dict(kwargs)
-    bound = dict(kwargs)
-    for position, argument in enumerate(func._schema.arguments):
-        if position < len(args):
-            bound[argument.name] = args[position]
-        elif argument.has_default_value():
-            bound.setdefault(argument.name, argument.default_value)
-    return bound
 
 
 def _applies(row: Hazard, call: Call) -> bool:

@@ -14,8 +14,7 @@ from typing import Final
 from difftrace.core.bisection import Against, Bisection
 from difftrace.core.error_gain import ErrorGain
 from difftrace.core.module_difference import ModuleFinding, Point, StatePair
-from difftrace.core.module_trace import GoldenLayers, TraceOrigin
-from difftrace.core.recording import Baseline
+from difftrace.core.module_trace import TraceOrigin
 from difftrace.core.text import printable
 from difftrace.reports.context import environment_differences
 
@@ -29,15 +28,15 @@ _DIGEST: Final = len("sha256:") + 12
 def bisection_lines(found: Bisection, baseline: str) -> list[str]:
     """Return what `difftrace bisect` prints; `baseline` is the path of the baseline's file."""
     origin = found.origin
+    canvas = f"before step {origin.step} of 0..{found.num_steps - 1}{alone(origin)}"
     lines = [
         f"difftrace bisect: {printable(baseline)}",
-        *_item("canvas", f"before step {origin.step} of 0..{found.num_steps - 1}{_sequence(origin)}, {_why(found)}"),
-        *_item("model", f"{_model(origin)}: {found.modules} modules, {found.calls} calls, run twice"),
+        *_item("canvas", f"{canvas}{place_of_probe(found)}, {_why(found)}"),
+        *_item("model", f"{model_where(origin)}: {found.modules} modules, {found.calls} calls, run twice"),
     ]
     if found.against is not None:
         same = "the same environment" if found.same_environment else "another environment"
-        file = "" if found.against.file is None else f"{printable(found.against.file)}: "
-        lines += _item("golden", f"{file}{_model(found.against.origin)}, {same}")
+        lines += _item("golden", f"{_source(found.against)}{model_where(found.against.origin)}, {same}")
     return [*lines, "", *finding_lines(found), *_advice(found, baseline)]
 
 
@@ -56,35 +55,38 @@ def finding_lines(found: Bisection) -> list[str]:
             lines = _difference(found, found.against)
     if found.changed_identity:
         changed = " and ".join(found.changed_identity)
-        lines += _wrapped(f"as it is stored, the model has other {changed} than the one that was recorded")
+        lines += wrapped(f"as it is stored, the model has other {changed} than the one that was recorded")
     lines += _decisions(found)
     if found.draws_random_numbers:
         lines.append("the model draws random numbers while it runs: is a dropout left on?")
     if found.unseen:
-        lines += _wrapped(
+        lines += wrapped(
             f"not called as modules: {_listed(found.unseen)}; what they compute counts to the module around them"
         )
     return lines
 
 
-def layers_lines(layers: GoldenLayers, baseline: Baseline, baseline_name: str, output: str) -> list[str]:
-    """Return what `difftrace layers` prints."""
-    trace, origin = layers.trace, layers.origin
-    calls = f"{len(trace.modules)} modules, {len(trace.calls)} calls before step {origin.step}{_sequence(origin)}"
-    lines = _wrapped(f"{printable(output)}: {calls}, {_model(origin)}")
-    recorded = {name: value for name, value in baseline.environment.items() if name in origin.environment}
-    others = environment_differences(recorded, {name: origin.environment[name] for name in recorded})
-    if others:
-        lines += ["not where the baseline was recorded (there → here):", *(f"  {line}" for line in others)]
-    return [*lines, f"compare with it: difftrace bisect {quote(baseline_name)} --against {quote(output)}"]
+def probe_command(baseline: str, step: int, sequence: int | None = None) -> str:
+    """Return the command that puts a probe of `step` into the file `baseline`."""
+    which = "" if sequence is None else f" --sequence {sequence}"
+    return f"difftrace layers {quote(baseline)} --step {step}{which} --into-baseline"
+
+
+def place_of_probe(found: Bisection) -> str:
+    """Return what is to be said of the step that was run: nothing, or of which one it is the nearest with a probe."""
+    if found.origin.step == found.asked_step:
+        return ""
+    if found.step_choice == "none diverges":
+        return ", the first with a probe"
+    return f", the probe nearest to step {found.asked_step}"
 
 
 def _run_to_run(repeat: ModuleFinding, against: Against | None) -> list[str]:
     lines = ["RUN_TO_RUN: the same canvas twice gives different results"]
-    lines += _wrapped(f"first in {_where(repeat)}", "  ")
+    lines += wrapped(f"first in {_where(repeat)}", "  ")
     lines += _evidence(repeat, ("first run", "second run"))
     if against is not None and against.finding is not None:
-        lines += _wrapped(f"from the golden run it first differs in {_where(against.finding)}", "  ")
+        lines += wrapped(f"from the golden run it first differs in {_where(against.finding)}", "  ")
     return lines
 
 
@@ -92,7 +94,7 @@ def _difference(found: Bisection, against: Against) -> list[str]:
     finding = against.finding
     assert finding is not None
     if found.same_environment or finding.kind in ("input", "structure"):
-        return [*_wrapped(f"first difference: {_where(finding)}"), *_evidence(finding, ("golden", "here"))]
+        return [*wrapped(f"first difference: {_where(finding)}"), *_evidence(finding, ("golden", "here"))]
     return _other_environment(found, against, finding)
 
 
@@ -101,16 +103,16 @@ def _other_environment(found: Bisection, against: Against, finding: ModuleFindin
     lines = []
     weights, largest = found.changed_weights, found.largest_gain
     if weights:
-        lines += _wrapped(f"weights differ, which no environment explains: {_listed([w.name for w in weights])}")
+        lines += wrapped(f"weights differ, which no environment explains: {_listed([w.name for w in weights])}")
         lines += [f"  {line}" for line in _digests(weights, ("golden", "here"), "")]
     elif largest is not None:
-        lines += _wrapped(f"the error grows most in {_part(largest)}: {largest.gain:.1f}-fold")
+        lines += wrapped(f"the error grows most in {_part(largest)}: {largest.gain:.1f}-fold")
     else:
-        lines += _wrapped(
+        lines += wrapped(
             f"no module stands out: the error grows nowhere more than {_largest(against):.1f}-fold, as rounding does"
         )
     at_output = _error(finding.error_at_output)
-    lines += _wrapped(f"first difference, as between any two environments: {_where(finding)}", "  ")
+    lines += wrapped(f"first difference, as between any two environments: {_where(finding)}", "  ")
     lines += [f"  relative error of what the model returns: {at_output}"]
     if against.gains:
         lines += ["  growth  error in → out      in", *(_gain(gain) for gain in against.gains)]
@@ -145,7 +147,7 @@ def _evidence(finding: ModuleFinding, labels: tuple[str, str]) -> list[str]:
     elsewhere = [pair.name for pair in finding.changed if pair not in finding.state]
     if elsewhere:
         lines.append(f"parameters and buffers that differ elsewhere: {_listed(elsewhere)}")
-    return [line for one in lines for line in _wrapped(one, "  ")]
+    return [line for one in lines for line in wrapped(one, "  ")]
 
 
 def _reason(finding: ModuleFinding) -> str:
@@ -211,12 +213,12 @@ def _decisions(found: Bisection) -> list[str]:
     if step is None:
         return ["run again, it starts from another canvas than the golden run"]
     if step != found.origin.step:
-        return _wrapped(f"run again, the model leaves the baseline at step {step}, which this canvas does not show")
+        return wrapped(f"run again, the model leaves the baseline at step {step}, which this canvas does not show")
     if found.verdict == "repeatable":
-        return _wrapped(f"run again, the model leaves the baseline at step {step}")
+        return wrapped(f"run again, the model leaves the baseline at step {step}")
     if found.origin.sequence is not None:
-        return _wrapped(f"yet at step {step} it decides otherwise; without --sequence the whole batch is looked at")
-    return _wrapped(f"yet at step {step} it decides otherwise: not the model has changed, but what samples from it")
+        return wrapped(f"yet at step {step} it decides otherwise; without --sequence the whole batch is looked at")
+    return wrapped(f"yet at step {step} it decides otherwise: not the model has changed, but what samples from it")
 
 
 def _advice(found: Bisection, baseline: str) -> list[str]:
@@ -226,10 +228,21 @@ def _advice(found: Bisection, baseline: str) -> list[str]:
         step = found.divergence.step
     if found.verdict == "repeatable" or (found.verdict == "no difference" and step != found.origin.step):
         return [
-            "to find the module, run this where the baseline was recorded, and then bisect with --against layers.json:",
-            f"  difftrace layers {quote(printable(baseline))} --step {step} -o layers.json",
+            "to find the module, run this where the baseline was recorded, and then bisect again:",
+            f"  {probe_command(printable(baseline), step, found.origin.sequence)}",
+            "or, to leave the baseline as it is, with -o layers.json instead, and bisect with --against layers.json",
         ]
     return []
+
+
+def _source(against: Against) -> str:
+    match against.source:
+        case "file":
+            return f"{printable(against.file or '')}: "
+        case "probe":
+            return "probe in the baseline: "
+        case "model":
+            return ""
 
 
 def _why(found: Bisection) -> str:
@@ -246,11 +259,13 @@ def _why(found: Bisection) -> str:
             return f"the first at which the model leaves the baseline{at}"
 
 
-def _sequence(origin: TraceOrigin) -> str:
+def alone(origin: TraceOrigin) -> str:
+    """Return what is to be said where one sequence was run alone."""
     return "" if origin.sequence is None else f", sequence {origin.sequence} alone"
 
 
-def _model(origin: TraceOrigin) -> str:
+def model_where(origin: TraceOrigin) -> str:
+    """Return what ran, in which dtype and on what."""
     name = "unknown model" if origin.model is None else printable(origin.model.name)
     environment = origin.environment
     return printable(f"{name}, {environment.get('dtype')} on {environment.get('platform_key')}")
@@ -283,7 +298,7 @@ def _item(label: str, text: str) -> list[str]:
     return wrap(f"{label:<7} {text}", COLUMNS, initial_indent="  ", subsequent_indent=" " * 10, break_long_words=False)
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
     """Return lines of at most `COLUMNS`, all but the first indented once more; a line feed begins another."""
     lines: list[str] = []
     for part in text.split("\n"):

@@ -11,12 +11,13 @@ import numpy as np
 from difftrace.core.recording import Baseline
 from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
-from difftrace.reports.columns import clip, pad, width
+from difftrace.reports.columns import character_width, clip, pad, width
 
 MASK: Final = "░"
 NOTHING: Final = "·"
 _WIDEST_CELL: Final = 14
 _GAP: Final = "  "
+_BASE: Final = "◌"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ def token_text(token: int, pieces: Mapping[int, str], mask: int | None = None) -
     if token == mask:
         return MASK
     piece = pieces.get(token)
-    return str(token) if piece is None else printable(piece).replace(" ", "␣") or "''"
+    if piece is None:
+        return str(token)
+    text = printable(piece).replace(" ", "␣") or "''"
+    # A mark that combines would sit on whatever stands before the cell.
+    return text if character_width(text[0]) else f"{_BASE}{text}"
 
 
 def mask_token(baseline: Baseline, trajectory: Trajectory) -> int | None:

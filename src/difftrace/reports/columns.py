@@ -44,14 +44,14 @@ def pad(text: str, columns: int) -> str:
     return text + " " * (columns - width(text))
 
 
-def wrapped(text: str, indent: str = "") -> list[str]:
-    """Return `text`, made printable, in lines of at most `LINE` columns, cut between words; all but the first are
+def wrapped(text: str, indent: str = "", columns: int = LINE) -> list[str]:
+    """Return `text`, made printable, in lines of at most `columns`, cut between words; all but the first are
     indented two more than `indent`."""
     lines = [indent]
     for word in printable(text).split():
-        room = LINE - width(lines[-1]) - 1
+        room = columns - width(lines[-1]) - 1
         if lines[-1].strip() and width(word) > room:
             lines.append(f"{indent}  ")
         gap = " " if lines[-1].strip() else ""
-        lines[-1] = clip(f"{lines[-1]}{gap}{word}", LINE)
+        lines[-1] = clip(f"{lines[-1]}{gap}{word}", columns)
     return lines

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from difftrace.core.environments import ABSENT, comparable
 from difftrace.core.recording import Baseline
+from difftrace.core.sampler_defaults import arguments_alike
 from difftrace.core.text import printable
 from difftrace.reports.columns import clip
 
@@ -20,7 +21,7 @@ def other_differences(golden: Baseline, observed: Baseline, most: int = MOST_LIN
     Those of the environments come last, the best suspects first. A side that was recorded without model, sampler or
     environment is not compared in that.
     """
-    return _lines(_differences(golden, observed), most)
+    return _lines(differing_fields(golden, observed), most)
 
 
 def environment_differences(golden: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
@@ -47,14 +48,15 @@ def environments_line(golden: Baseline, observed: Baseline, labels: tuple[str, s
     return clip(f"environments: {found}{advice}", columns)
 
 
-def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
+def differing_fields(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name and both values of what differs in model, sampler and environment, in the order of the lines."""
     if golden.model is not None and observed.model is not None:
         yield from _fields("model", vars(golden.model), vars(observed.model))
     one, other = golden.sampler, observed.sampler
     if one is not None and other is not None:
         named = ({"name": s.name, "version": s.version} for s in (one, other))
         yield from _fields("sampler", *named)
-        yield from _fields("sampler", one.arguments, other.arguments)
+        yield from _fields("sampler", *arguments_alike(one, other))
     if golden.environment and observed.environment:
         for name, before, after in comparable(golden.environment, observed.environment).fields:
             yield f"environment.{name}", before, after

@@ -22,18 +22,18 @@ def divergent_steps_lines(verdict: ForcedVerdict) -> list[str]:
     how = "each scored as recorded"
     if not verdict.exact or verdict.rescored:
         how = f"scored in batches of {verdict.batch}, those that differed again as recorded"
-    return wrap(f"divergent steps: {_ranges(found)} of {total}; {how}", _COLUMNS, subsequent_indent="  ")
+    return wrap(f"divergent steps: {ranges(found)} of {total}; {how}", _COLUMNS, subsequent_indent="  ")
 
 
-def _ranges(steps: Sequence[int]) -> str:
+def ranges(steps: Sequence[int]) -> str:
     """Return "5, 9-12" for ascending steps; "none" where there is none."""
-    ranges: list[list[int]] = []
+    found: list[list[int]] = []
     for step in steps:
-        if ranges and ranges[-1][-1] == step - 1:
-            ranges[-1][1:] = [step]
+        if found and found[-1][-1] == step - 1:
+            found[-1][1:] = [step]
         else:
-            ranges.append([step])
-    shown = ["-".join(map(str, one)) for one in ranges[:_MOST_RANGES]]
-    if len(ranges) > _MOST_RANGES:
+            found.append([step])
+    shown = ["-".join(map(str, one)) for one in found[:_MOST_RANGES]]
+    if len(found) > _MOST_RANGES:
         shown.append(f"… ({len(steps)} in all)")
     return ", ".join(shown) or "none"

@@ -8,15 +8,18 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from difftrace.core.forced import ForcedVerdict, ScoredStep
+from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
 from difftrace.core.verification import Asked, Result, Unverified, Verified, status_of
 from difftrace.reports.canvas import token_text
-from difftrace.reports.columns import LINE, clip, width, wrapped
+from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
-from difftrace.reports.verdict import reason_lines
+from difftrace.reports.logits import logits_lines
+from difftrace.reports.verdict import budget_lines, detail_lines, reason_lines
 
 _MOST_DIVERGENT: Final = 8
 _MOST_STEPS: Final = 40
@@ -66,19 +69,23 @@ def _warning(result: Verified) -> list[str]:
     return [
         *wrapped(result.classification.reason, "  "),
         *wrapped(f"policy: {result.judgement.reason}", "  "),
+        *detail_lines(result.classification),
     ]
 
 
 def _failure(path: str, result: Verified, asked: Asked, model: Sequence[str]) -> list[str]:
-    told = asked.policy != "exact" or result.judgement.reason.endswith("asked to fail")
-    name = result.classification.divergence_class
+    found = result.classification
+    told = asked.policy != "exact" or found.divergence_class in divergence_classes(asked.fail_on) or bool(found.others)
+    name = found.divergence_class
+    sequence, step, _ = result.where
+    logits = logits_lines(Path(path), result.golden, result.logits, step, sequence)
     text = divergence_text(
         result.golden,
         result.observed,
         result.divergence,
         subject=f"{'' if name is None else f'{name}: '}run differs from its baseline",
         where=[],
-        reasons=[*reason_lines(result.classification), *([f"  policy: {result.judgement.reason}"] if told else [])],
+        reasons=[*reason_lines(found, result.judgement.reason if told else None), *logits],
         advice=["To find the module it starts in:", f"  {_bisect_command(path, model)}"],
     )
     return text.splitlines()
@@ -96,6 +103,8 @@ def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Ite
         steps = len({one.step for one in verdict.divergent})
         yield f"  {steps or 'none'} of {len(verdict.steps)} scored steps decide{'s' if steps == 1 else ''} otherwise"
     yield from _divergent_lines(result, verdict)
+    if verdict.divergent and found.divergence_class not in _OF_IDENTITY:
+        yield from budget_lines(found)
     if found.divergence_class != "IDENTICAL":
         yield from wrapped(f"policy {asked.policy}: {result.judgement.reason}", "  ")
     if verdict.sample is not None:
@@ -113,7 +122,7 @@ def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Ite
 
 def _divergent_lines(result: Verified, verdict: ForcedVerdict) -> Iterator[str]:
     for one in verdict.divergent[:_MOST_DIVERGENT]:
-        yield clip(f"  {_divergent(one, result)}", LINE)
+        yield from wrapped(_divergent(one, result), "  ")
     more = len(verdict.divergent) - _MOST_DIVERGENT
     if more > 0:
         yield f"  and {more} more that decide otherwise; --json lists all"

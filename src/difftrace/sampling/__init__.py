@@ -2,5 +2,6 @@
 
 from difftrace.sampling.arguments import SamplerArguments
 from difftrace.sampling.llada import Generation, generate, undecided
+from difftrace.sampling.logits_stream import LogitsTarget
 
-__all__ = ["Generation", "SamplerArguments", "generate", "undecided"]
+__all__ = ["Generation", "LogitsTarget", "SamplerArguments", "generate", "undecided"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,11 +16,13 @@ from tqdm import tqdm
 
 from difftrace.core.errors import SamplerError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.trajectory import Trajectory
 from difftrace.sampling.arguments import SamplerArguments
 from difftrace.sampling.decision import decide, double, unlikely_ids
 from difftrace.sampling.evidence import EvidenceRecorder
 from difftrace.sampling.logits import LogitsRecorder
+from difftrace.sampling.logits_stream import LogitsStream, LogitsTarget
 from difftrace.sampling.noise import noise_for
 from difftrace.sampling.schedule import candidates, schedule
 from difftrace.sampling.step import Step
@@ -31,6 +36,10 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # A bar shows on a terminal only, and only for runs that take longer than this many seconds.
 _PROGRESS_AFTER = 2.0
+
+# Bytes of steps that wait for their evidence while logits go to a file, which is to bound the memory: on a CPU less
+# than usual, so that large steps are reduced at once.
+_HOLD_BESIDE_FILE = 8 << 20
 
 
 class DenoisingModel(Protocol):
@@ -54,12 +63,14 @@ class Generation:
         logits: what the model returned for each row, [steps, passes, L, V] on the host and in the model's dtype, where
             L leaves padding out and passes is 1, or 2 under guidance (conditional, then unconditional); empty unless
             logits were recorded.
+        logits_file: the file that the logits went to instead, where one was asked for.
     """
 
     tokens: Tensor
     trajectories: list[Trajectory]
     evidence: list[Evidence] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
+    logits_file: RecordedLogits | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def generate(
     noise: str = "upstream",
     seed: int | None = None,
     record: Record = "evidence",
+    logits_to: LogitsTarget | str | os.PathLike[str] | None = None,
 ) -> Generation:
     """Denoise `gen_length` masks appended to every prompt.
 
@@ -105,11 +117,15 @@ def generate(
 
     `record` is how much is kept: `none`; `decisions`, the trajectories; `evidence`, also what each decision was made
     among; `logits`, also everything the model returned, which must fit into the host's memory. It changes no token.
+    With `logits_to` the logits go to a file during the run, which takes 128 MiB of the host's memory beside what
+    evidence takes, whatever the run's length; the file appears when the run has ended, and does not if it fails.
+    `difftrace.core.logits_file` reads it.
     `tokens` and `tokens+masks` are other names of `decisions`, from which the canvas before every step follows, masks
     included; `full` is another name of `logits`.
 
-    The loop never waits for the device. Raises SamplerError for arguments that contradict each other or the model,
-    and for logits that do not fit.
+    The loop never waits for the device, but with `logits_to` for the file where that cannot keep up. Raises
+    SamplerError for arguments that contradict each other or the model, and for logits that do not fit; WriteError
+    where the file cannot be written.
 
     Source: ML-GSAI/LLaDA generate.py (b7e6c35). Differences: guidance works without an attention mask, and
     `confidence_eos_eot_inf` means the same at every temperature (upstream its chained assignment leaves EOS in at
@@ -131,20 +147,27 @@ def generate(
     if record not in _RECORDS:
         raise SamplerError(f"record must be one of {', '.join(_RECORDS)}, not {record!r}")
     record = _OTHER_NAMES.get(record, record)
+    if logits_to is not None and record != "logits":
+        raise SamplerError(f"record={record!r} keeps no logits to go to a file: give record='logits' with logits_to")
+    target = logits_to if logits_to is None or isinstance(logits_to, LogitsTarget) else LogitsTarget(Path(logits_to))
     canvas, mask = _begin(model, prompt_ids, attention_mask, arguments)
     prompt_length = prompt_ids.shape[1]
     initial = canvas.clone()
     first = canvas.new_zeros(canvas.shape[0]) if mask is None else mask.argmax(dim=-1)
-    evidence = EvidenceRecorder(first) if record in ("evidence", "logits") else None
-    logits = LogitsRecorder(first, steps) if record == "logits" else None
-    recorders = [recorder.add for recorder in (evidence, logits) if recorder is not None]
-    commits = _denoise(model, canvas, mask, prompt_length, arguments, recorders)
-    return Generation(
-        canvas,
-        [] if record == "none" else _trajectories(initial, mask, prompt_length, commits, steps),
-        [] if evidence is None else evidence.finish(),
-        [] if logits is None else logits.finish(),
-    )
+    hold = _HOLD_BESIDE_FILE if target is not None and canvas.device.type == "cpu" else None
+    evidence = EvidenceRecorder(first, hold) if record in ("evidence", "logits") else None
+    logits = LogitsRecorder(first, steps) if record == "logits" and target is None else None
+    with nullcontext() if target is None else LogitsStream(target, first, steps) as stream:
+        recorders = [recorder.add for recorder in (evidence, logits, stream) if recorder is not None]
+        commits = _denoise(model, canvas, mask, prompt_length, arguments, recorders)
+        return Generation(
+            canvas,
+            [] if record == "none" else _trajectories(initial, mask, prompt_length, commits, steps),
+            [] if evidence is None else evidence.finish(),
+            [] if logits is None else logits.finish(),
+            # Last, for it is what makes the file appear.
+            None if stream is None else stream.finish(),
+        )
 
 
 def undecided(

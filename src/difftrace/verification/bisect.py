@@ -7,13 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from difftrace.core.bisection import Against, Bisection, Decisions, StepChoice
+from difftrace.core.bisection import Against, Bisection, Decisions, Source, StepChoice
 from difftrace.core.comparison import Divergence, compare_sequences
 from difftrace.core.error_gain import error_gains
 from difftrace.core.errors import BisectionError, RunError
+from difftrace.core.identity_rules import changed_identity
 from difftrace.core.module_difference import ModuleFinding, first_difference
 from difftrace.core.module_trace import GoldenLayers, ModuleTrace, TraceOrigin
-from difftrace.core.recording import Baseline, ModelIdentity
+from difftrace.core.probe_steps import golden_at, nearest
+from difftrace.core.recording import Baseline
 from difftrace.determinism.canary import canary
 from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
@@ -46,7 +48,7 @@ def golden_layers(loaded: LoadedModel, baseline: Baseline, step: int, sequence: 
         BisectionError: the baseline has no such step or sequence, was recorded with another model, or the model does
             not repeat itself here, so that nothing could be compared with its trace.
     """
-    changed = _changed_identity(baseline, loaded.identity)
+    changed = changed_identity(baseline, loaded.identity)
     if changed:
         raise BisectionError(
             f"model {loaded.name} is not the one that the baseline was recorded with: other {' and '.join(changed)}"
@@ -65,27 +67,35 @@ def bisect(
 ) -> Bisection:
     """Run `loaded` twice on a golden canvas; return the first module that does not repeat itself, or differs.
 
-    Without `golden`, what `golden_layers` returned elsewhere and `file` brought here, only repeatability is found out.
+    The golden side is `golden`, what `golden_layers` returned elsewhere and `file` brought here, or else the probe of
+    the baseline whose step is nearest to the one asked for. Without either only repeatability is found out.
     `step` and `sequence` default to those of `golden`; else the step is the first at which the model's own run
     leaves the baseline (0 if none does), and all sequences are run as one batch, as they were recorded.
 
     Raises:
         BisectionError: the baseline has no such step or sequence, does not say how to run it again (give `step`), or
             `golden` was made from something else.
+        FormatError: the probe was, or is no module trace.
     """
+    source: Source = "file"
     if golden is None:
         choice = _choose(loaded, baseline, step, sequence)
+        inputs_at(loaded, baseline, choice.step, sequence)
+        probe = nearest(baseline.probes, choice.step, sequence)
+        if probe is not None:
+            golden, source = golden_at(baseline, probe), "probe"
     else:
         _check_origin(golden.origin, baseline, step, sequence)
-        choice, sequence = _Choice(golden.origin.step, "of the golden trace"), golden.origin.sequence
-    origin, first, second = _trace_twice(loaded, baseline, choice.step, sequence)
-    against = None if golden is None else _compare(file, golden, first)
+        choice = _Choice(golden.origin.step, "of the golden trace")
+    ran, alone = (choice.step, sequence) if golden is None else (golden.origin.step, golden.origin.sequence)
+    origin, first, second = _trace_twice(loaded, baseline, ran, alone)
+    against = None if golden is None else _compare(source, file, golden, first)
     found = _bisection(baseline, choice, origin, (first, second), against)
-    if found.verdict != "no difference":
+    if found.verdict != "no difference" or found.decisions != "not compared":
         return found
     # The canvas of another step may show what this one does not.
     with suppress(BisectionError):
-        divergence = _divergence(loaded, baseline, sequence)
+        divergence = _divergence(loaded, baseline, alone)
         return replace(found, decisions="diverge" if divergence else "agree", divergence=divergence)
     return found
 
@@ -111,7 +121,7 @@ def bisect_models(
     if found.repeat is not None:
         return found
     golden = _repeatable_trace(load_golden(), baseline, choice.step, sequence)
-    return replace(found, against=_compare(None, golden, first))
+    return replace(found, against=_compare("model", None, golden, first))
 
 
 def _choose(loaded: LoadedModel, baseline: Baseline, step: int | None, sequence: int | None) -> _Choice:
@@ -135,14 +145,6 @@ def _divergence(loaded: LoadedModel, baseline: Baseline, sequence: int | None) -
     one = slice(sequence, sequence + 1)
     found = compare_sequences(golden[one], observed[one])
     return None if found is None else replace(found, sequence=sequence)
-
-
-def _changed_identity(baseline: Baseline, model: ModelIdentity | None) -> tuple[str, ...]:
-    """Return what of a model as it is stored is not what was recorded."""
-    if baseline.model is None or model is None:
-        return ()
-    pairs = {name: (getattr(baseline.model, name), getattr(model, name)) for name in ("weights", "config")}
-    return tuple(name for name, (golden, own) in pairs.items() if golden is not None and golden != own)
 
 
 def _check_origin(origin: TraceOrigin, baseline: Baseline, step: int | None, sequence: int | None) -> None:
@@ -192,9 +194,9 @@ def _repeat(first: ModuleTrace, second: ModuleTrace) -> ModuleFinding | None:
     return None if found is not None and found.without_effect else found
 
 
-def _compare(file: str | None, golden: GoldenLayers, observed: ModuleTrace) -> Against:
+def _compare(source: Source, file: str | None, golden: GoldenLayers, observed: ModuleTrace) -> Against:
     gains = error_gains(golden.trace, observed)[:_GAINS]
-    return Against(file, golden.origin, first_difference(golden.trace, observed), gains)
+    return Against(source, file, golden.origin, first_difference(golden.trace, observed), gains)
 
 
 def _bisection(
@@ -208,12 +210,13 @@ def _bisection(
     return Bisection(
         origin=origin,
         num_steps=max(record.trajectory.num_steps for record in baseline.sequences),
+        asked_step=choice.step,
         step_choice=choice.why,
         decisions=choice.decisions,
         divergence=choice.divergence,
         modules=len(first.modules),
         calls=len(first.calls),
-        changed_identity=_changed_identity(baseline, origin.model),
+        changed_identity=changed_identity(baseline, origin.model),
         unseen=tuple(first.modules[index].name for index in first.unseen),
         draws_random_numbers=first.draws_random_numbers,
         repeat=_repeat(first, second),

@@ -10,8 +10,9 @@ from typing import Protocol
 from torch import Tensor
 
 from difftrace.core.deferred import DeferredRun
-from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.errors import DeterminismError, LogitsError, SamplerError
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.logits_codec import Method
 from difftrace.core.recording import Baseline
 from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
@@ -21,7 +22,7 @@ from difftrace.verification.forced import verify_forced
 from difftrace.verification.runner import ModelRunner, PromptRunner, run_of, threads_that_pay
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError))
 
 
 class Verify(Protocol):
@@ -41,7 +42,9 @@ class DeferredRunner(PromptRunner[DeferredRun]):
 
     verify: Verify = verify_forced
 
-    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> DeferredRun:
+    def start(
+        self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None
+    ) -> DeferredRun:
         """Prepare the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
         loaded, runner = self.loaded, ModelRunner(self.loaded, self.profile)
         seed, threads = arguments.seed, threads_that_pay(loaded.model)
@@ -54,7 +57,7 @@ class DeferredRunner(PromptRunner[DeferredRun]):
         return DeferredRun(
             # What the masks read as is no text that the model gave.
             replace(declared, texts=None, repeat=partial(runner.again, ids, mask, arguments)),
-            partial(runner.start, ids, mask, arguments),
+            partial(runner.start, ids, mask, arguments, logits),
             partial(self.verify, loaded, profile=self.profile),
             partial(run_of, loaded, arguments=arguments, environment=environment),
         )

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from difftrace.core.errors import DeterminismError, SamplerError
+from difftrace.core.errors import DeterminismError, LogitsError, SamplerError
 from difftrace.core.evidence import Evidence
+from difftrace.core.logits_codec import Method
+from difftrace.core.logits_reference import method_named
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
@@ -22,11 +24,12 @@ from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
-from difftrace.sampling import SamplerArguments, generate
+from difftrace.sampling import Generation, SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
+from difftrace.verification.scratch_logits import with_scratch_logits
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError))
 
 Result = TypeVar("Result", covariant=True)
 
@@ -63,13 +66,21 @@ class PromptRunner(ABC, Generic[Result]):
         tie_break: str = "stable",
         noise: str = "portable",
         seed: int = 0,
+        record: str = "evidence",
+        logits: str = "lossless",
     ) -> Result:
         """Denoise `prompt`: a text, token ids, or a list of either for a batch (left-padded, with a mask).
 
-        `block_length` None means one block. The other arguments are those of `difftrace.sampling.generate`. Raises
-        SamplerError for a prompt or arguments the model cannot run, DeterminismError where determinism cannot be
-        enforced or something changed one of its switches during the run. The run's `repeat` runs the same again.
+        `block_length` None means one block. `record="logits"` also writes all logits to a file, by the method `logits`:
+        "lossless", "lossy:0.01" for logits within 0.01, or "top:32" for the 32 largest of each position; the file lasts
+        as long as the run. The other arguments are those of `difftrace.sampling.generate`. Raises SamplerError for a
+        prompt or arguments the model cannot run, LogitsError for a method that there is not, DeterminismError where
+        determinism cannot be enforced or something changed one of its switches during the run. The run's `repeat` runs
+        the same again.
         """
+        if record not in ("evidence", "logits"):
+            raise SamplerError(f"record must be evidence or logits, not {record!r}")
+        method = method_named(logits)
         arguments = SamplerArguments(
             steps=steps,
             gen_length=gen_length,
@@ -84,11 +95,16 @@ class PromptRunner(ABC, Generic[Result]):
             seed=seed,
         )
         ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
-        return self.start(ids, mask, arguments)
+        return self.start(ids, mask, arguments, method if record == "logits" else None)
 
     @abstractmethod
-    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Result:
-        """Return the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
+    def start(
+        self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None
+    ) -> Result:
+        """Return the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden.
+
+        `logits` is how they are recorded, None if they are not.
+        """
 
     def _encode(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -102,9 +118,9 @@ class PromptRunner(ABC, Generic[Result]):
 class ModelRunner(PromptRunner[Run]):
     """Runs `loaded` and says, with every run, what ran, where, and what came out."""
 
-    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
+    def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None) -> Run:
         """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
-        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile)[0]
+        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile, logits=logits)[0]
         return replace(run, repeat=partial(self.again, ids, mask, arguments))
 
     def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
@@ -122,27 +138,32 @@ def denoise(
     profile: str | None = None,
     attention: str | None = None,
     times: int = 1,
+    logits: Method | None = None,
 ) -> tuple[Run, ...]:
     """Denoise a batch `times` times in succession, under enforced determinism; `prompt_ids`, `prompt_mask` [B, P].
 
     Random generators are seeded once, before the first run, and the sampler draws from `arguments.seed` alone: so the
     later runs repeat the first, unless the model itself draws random numbers (say, because dropout was left on).
 
-    `attention` is the backend of scaled_dot_product_attention, None for the profile's. Raises SamplerError for a batch
-    or arguments the model cannot run, or without a seed, DeterminismError where determinism cannot be enforced or
-    something changed one of its switches during a run.
+    `attention` is the backend of scaled_dot_product_attention, None for the profile's. With `logits`, a method, each
+    run comes with a file of them, which lasts as long as the run. Raises SamplerError for a batch or arguments the
+    model cannot run, or without a seed, DeterminismError where determinism cannot be enforced or something changed one
+    of its switches during a run.
     """
     seed = arguments.seed
     if seed is None:
         raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")
     threads = threads_that_pay(loaded.model)
     with enforce(seed, profile=profile, device=loaded.device, threads=threads, attention=attention) as held:
-        generations = [
-            generate(loaded.model, prompt_ids, attention_mask=prompt_mask, **arguments.as_dict()) for _ in range(times)
-        ]
+
+        def once(**recorded: Any) -> Generation:
+            return generate(loaded.model, prompt_ids, attention_mask=prompt_mask, **arguments.as_dict(), **recorded)
+
+        generations = [once() if logits is None else with_scratch_logits(once, logits) for _ in range(times)]
         held.check()
         environment = fingerprint(loaded.device, loaded.dtype)
-    return tuple(run_of(loaded, one.trajectories, arguments, environment, one.evidence) for one in generations)
+    runs = (run_of(loaded, one.trajectories, arguments, environment, one.evidence) for one in generations)
+    return tuple(replace(run, logits=one.logits_file) for run, one in zip(runs, generations, strict=True))
 
 
 def run_of(

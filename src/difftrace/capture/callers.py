@@ -1,0 +1,41 @@
+"""Who called the model: read off the stack, once in a recording."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+# What stands between a loop and the call of its model. The first frame that is none of these is the loop's.
+_BETWEEN: Final = ("torch", "accelerate", "difftrace.capture", "functools", "contextlib")
+
+# Runs a function that torch.compile returned. Functions excluded from compilation run in another class of the module.
+_COMPILER: Final = ("torch._dynamo.eval_frame", "OptimizeContext")
+
+
+def file_of_loop() -> Path | None:
+    """Return the file of the code that called the model, None where no code did."""
+    for frame in _stack():
+        module = _module(frame)
+        if not any(module == name or module.startswith(f"{name}.") for name in _BETWEEN):
+            return Path(frame.f_code.co_filename)
+    return None
+
+
+def is_compiled() -> bool:
+    """Say whether code that torch.compile made is calling; seen only where it fell back on Python."""
+    module, context = _COMPILER
+    return any(_module(frame) == module and type(frame.f_locals.get("self")).__name__ == context for frame in _stack())
+
+
+def _stack() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))

@@ -1,0 +1,121 @@
+"""An instance's `forward`, wrapped while a loop is recorded.
+
+Hooks of `torch.nn.Module` do not do: code that calls `self.forward` fires none.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from difftrace.capture.compiled import why_not_seen
+from difftrace.capture.tape import Tape
+from difftrace.core.errors import CaptureError
+
+if TYPE_CHECKING:
+    from difftrace.capture.adapter import Look
+
+_TAPE = "__difftrace_tape__"
+_ATTACHING = threading.Lock()
+
+
+@contextmanager
+def wrapped(
+    target: Any,
+    tape: Tape,
+    look: Callable[[Mapping[str, Any]], Look | None],
+    logits: Callable[[Any], Any] = lambda answer: None,
+) -> Iterator[None]:
+    """Let `tape` hear of every call of `target.forward`, by `target(...)` or directly, and put it back in the end.
+
+    `look` finds in a call's arguments what it shows, `logits` in the model's answer its logits.
+
+    Raises:
+        CaptureError: `target` has no forward, is being recorded already, or is compiled.
+    """
+    with _ATTACHING:
+        original = _forward_of(target)
+        own = vars(target).get("forward")
+        wrapper = _wrapper(original, tape, look, logits)
+        # Past a module's own __setattr__, which some wrappers redirect.
+        vars(target)["forward"] = wrapper
+        tape.sees_calls = True
+    try:
+        yield
+    finally:
+        # Where somebody wrapped the wrapper it stays below, where it does nothing any more.
+        if vars(target).get("forward") is wrapper:
+            if own is None:
+                del vars(target)["forward"]
+            else:
+                vars(target)["forward"] = own
+    reason = why_not_seen(target)
+    if reason is not None:
+        raise CaptureError(f"{tape.name} was compiled while it was recorded: {reason}")
+
+
+def _forward_of(target: Any) -> Callable[..., Any]:
+    name = type(target).__name__
+    original: Callable[..., Any] | None = getattr(target, "forward", None)
+    if isinstance(target, type) or original is None or not hasattr(target, "__dict__"):
+        raise CaptureError(
+            f"{name} has no forward to record: give the model object itself, or record the loop with "
+            "rec.step(before, after)"
+        )
+    reason = why_not_seen(target)
+    if reason is not None:
+        raise CaptureError(f"{name} cannot be recorded: {reason}")
+    tape = getattr(original, _TAPE, None)
+    if tape is not None and tape.open:
+        raise CaptureError(
+            f"this {name} is being recorded already: one recording of a model at a time, none inside another"
+        )
+    return original
+
+
+def _wrapper(
+    original: Callable[..., Any],
+    tape: Tape,
+    look: Callable[[Mapping[str, Any]], Look | None],
+    logits: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    names = _positional(original)
+
+    @functools.wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not tape.open:
+            return original(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            raise CaptureError(f"{tape.name} is called from compiled code, whose calls cannot be recorded")
+        tape.claim()
+        seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs})
+        # The loop may write to its canvas as soon as it has the answer; a call that fails is none.
+        if seen is None:
+            return original(*args, **kwargs)
+        copy, state = tape.copy(seen), tape.random_state()
+        answer = original(*args, **kwargs)
+        tape.add_call(copy, logits(answer), state)
+        return answer
+
+    setattr(forward, _TAPE, tape)
+    return forward
+
+
+def _positional(original: Callable[..., Any]) -> Callable[[int], list[str]]:
+    """Return what names the first n arguments of `original`."""
+    try:
+        parameters = inspect.signature(original).parameters.values()
+    except (TypeError, ValueError):
+        parameters = {}.values()
+    named = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+
+    def names(count: int) -> list[str]:
+        return named[:count] + [f"argument {index}" for index in range(len(named), count)]
+
+    return names
