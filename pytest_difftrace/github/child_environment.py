@@ -20,7 +20,7 @@ OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASE
 # Tests have no business with them.
 _WITHHELD: Final = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"}
-    | {"GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STATE", "PYTHONSAFEPATH"}
+    | {"GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STATE"}
     | {"ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
 )
 
@@ -28,12 +28,11 @@ _WITHHELD: Final = frozenset(
 def plain(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the job's environment without what the action added to it."""
     kept = {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
-    del_path = kept.pop(ORIGINAL_PYTHONPATH, None)
-    if del_path is not None:
+    original = kept.pop(ORIGINAL_PYTHONPATH, None)
+    if original is not None:
         kept.pop("PYTHONPATH", None)
-        kept.pop("PYTHONSAFEPATH", None)
-        if del_path:
-            kept["PYTHONPATH"] = del_path
+        if original:
+            kept["PYTHONPATH"] = original
     return kept
 
 

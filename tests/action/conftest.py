@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class Job:
 
     succeeded: bool
     steps: Mapping[str, Step]
-    annotations: tuple[Mapping[str, Any], ...]
+    annotations: tuple[Mapping[str, str], ...]
     summary: str
     log: str
     workspace: Path
@@ -62,18 +63,11 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
-def pinned_actions() -> dict[str, Path]:
-    """Return each third-party action that ours and the workflows use, with its stub."""
-    files = [ROOT / "action.yml", *(ROOT / ".github/workflows").glob("*.yml"), *(ROOT / "examples/workflows").glob("*")]
-    used: dict[str, Path] = {}
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            _, found, rest = line.partition("uses: ")
-            name = rest.split("#")[0].strip()
-            stub = STUBS / name.partition("@")[0].rpartition("/")[2]
-            if found and stub.is_dir():
-                used[name] = stub
-    return used
+def upload_action() -> str:
+    """Return the third-party action that ours uses, with its pin."""
+    steps = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
+    [used] = [step["uses"] for step in steps if "uses" in step]
+    return str(used)
 
 
 @pytest.fixture
@@ -139,7 +133,7 @@ def execute(
         **variables,
     }
     words = [act, "push", "--json", "--platform", "self-hosted=-self-hosted"]
-    for name, stub in {ACTION: ROOT, **pinned_actions()}.items():
+    for name, stub in {ACTION: ROOT, upload_action(): STUBS / "upload-artifact"}.items():
         words += ["--local-repository", f"{name}={stub}"]
     for name, value in given.items():
         words += ["--env", f"{name}={value}"]
@@ -153,15 +147,22 @@ def execute(
             name: Step(one["outcome"], one.get("outputs") or {}) for name, one in steps.items() if not name.isdigit()
         },
         annotations=tuple(
-            {"level": one["command"], "text": one["arg"], **(one.get("kvPairs") or {})}
-            for one in records
-            if one.get("command") in ("error", "warning", "notice")
+            _annotation(one["raw"]) for one in records if one.get("command") in ("error", "warning", "notice")
         ),
         summary="".join(one["content"] for one in records if one.get("command") == "summary"),
         log="".join(one["msg"] for one in records if one.get("raw_output")) + done.stderr,
         workspace=scratch / "kept" / "workspace",
         uploads=scratch / "uploads",
     )
+
+
+def _annotation(line: str) -> dict[str, str]:
+    """Return a workflow command as GitHub reads it; act ends the properties at the last `::` instead of the first."""
+    found = re.fullmatch(r"::(\w+) ?(.*?)::(.*)", line.strip())
+    assert found is not None, line
+    properties = dict(pair.split("=", 1) for pair in found[2].split(",") if pair)
+    text = found[3].replace("%0A", "\n").replace("%0D", "\r").replace("%25", "%")
+    return {"level": found[1], "text": text, **properties}
 
 
 def _text(file: Path) -> str:

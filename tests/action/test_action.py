@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from difftrace.core.report import load as load_report
 
 PRELUDE = """
 import os
+import sys
 from pathlib import Path
 from difftrace import Trajectory
 
@@ -39,13 +41,16 @@ def write(repository: Path, body: str, name: str = "test_x.py") -> Path:
 
 def test_recorded_runs_verify_in_the_next_step_and_are_uploaded(repository, run_job):
     write(repository, "def test_a(difftrace): difftrace.check(traj(3, 4))\n")
-    job = run_job({"record": {"mode": "record", "artifact-name": "recorded"}, "verify": {"platform-key": "here"}})
+    (repository / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    (repository / "python").chmod(0o755)
+    job = run_job({"record": {"mode": "record", "artifact-name": "recorded"}, "verify": {"python": "./python"}})
     assert job.succeeded
     record, verify = job.steps["record"], job.steps["verify"]
     assert (record.outcome, record.outputs["result"], record.outputs["passed"]) == ("success", "pass", "1")
     assert (verify.outcome, verify.outputs["result"], verify.outputs["passed"]) == ("success", "pass", "1")
     assert (verify.outputs["diverged"], verify.outputs["first-divergence"]) == ("0", "")
     assert verify.outputs["report-json"] == ".difftrace/report.json"
+    assert verify.outputs["report-html"] == ".difftrace/report.html"
     assert verify.outputs["junit-xml"] == ".difftrace/junit.xml"
     assert verify.outputs["artifact-url"].endswith("/difftrace-results")
     baseline = job.workspace / "__difftrace__/test_x/test_a.json"
