@@ -64,7 +64,9 @@ def examine(executable: str, environment: Mapping[str, str]) -> Interpreter:
         )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        raise ActionError(f"input python: it cannot be run: {reason.strip().splitlines()[-1:]}") from None
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        raise ActionError(
+            f"input python: it cannot be run: {reason.splitlines()[-1] if reason else 'no message'}"
+        ) from None
     torch = TorchBuild(**found["torch"]) if found["torch"] else None
     return Interpreter(executable, found["venv"], tuple(found["sites"]), torch)
