@@ -165,6 +165,7 @@ def _sizes(left: Recorded, options: argparse.Namespace) -> list[Figure]:
     figures = []
     if left.trajectories:
         steps, events = left.trajectories[0].num_steps, left.trajectories[0].num_events
+        figures.append(Figure("steps", steps))
         figures.append(Figure("decisions, encoded", len(left.trajectories[0].to_bytes()) / steps, "bytes a step"))
     if left.evidence:
         size = sum(column.nbytes for column in vars(left.evidence[0]).values())
