@@ -79,8 +79,19 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def action(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the action's repository holds of it: act copies all of a folder, and a checkout may hold environments."""
+    folder = tmp_path_factory.mktemp("action")
+    for name in ("action.yml", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("pytest_difftrace", "schemas", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 @pytest.fixture
-def run_job(repository: Path, tmp_path: Path) -> RunJob:
+def run_job(repository: Path, action: Path, tmp_path: Path) -> RunJob:
     """Execute a job whose steps use the action with the given inputs, by step id."""
     act = find_tool("act")
     if act is None:
@@ -98,15 +109,15 @@ def run_job(repository: Path, tmp_path: Path) -> RunJob:
             "run": 'printf %s "$STEPS" > "$KEPT/steps.json"; cp -R . "$KEPT/workspace"',
         }
         job = {"runs-on": "self-hosted", "steps": [{"uses": CHECKOUT}, *uses, keep]}
-        return execute(act, {"on": "push", "jobs": {"job": job}}, repository, tmp_path / "act", variables)
+        return execute(act, {"on": "push", "jobs": {"job": job}}, repository, action, tmp_path / "act", variables)
 
     return run
 
 
 def execute(
-    act: str, workflow: Mapping[str, Any], repository: Path, scratch: Path, variables: Mapping[str, str]
+    act: str, workflow: Mapping[str, Any], repository: Path, action: Path, scratch: Path, variables: Mapping[str, str]
 ) -> Job:
-    """Run `workflow`, and return what became of it."""
+    """Run `workflow` with the action in the folder `action`, and return what became of it."""
     for name in ("home", "kept", "uploads", "temp"):
         (scratch / name).mkdir(parents=True)
     project = scratch / "project"
@@ -133,7 +144,7 @@ def execute(
         **variables,
     }
     words = [act, "push", "--json", "--platform", "self-hosted=-self-hosted"]
-    for name, stub in {ACTION: ROOT, upload_action(): STUBS / "upload-artifact"}.items():
+    for name, stub in {ACTION: action, upload_action(): STUBS / "upload-artifact"}.items():
         words += ["--local-repository", f"{name}={stub}"]
     for name, value in given.items():
         words += ["--env", f"{name}={value}"]
