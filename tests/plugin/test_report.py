@@ -242,11 +242,9 @@ def test_a_killed_run_leaves_what_was_known(suite, pytester):
     suite(CRASHING.replace("CRASH", "pass"))
     pytester.runpytest_inprocess("--difftrace-record", "-p", "no:cacheprovider")
     suite(CRASHING.replace("CRASH", "import sys; print('under way', flush=True); sys.stdin.read()"))
-    process = outside(
-        pytester, "--difftrace-verify", "-s", "-W", "ignore", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        # It says so and then waits for an end of its input that does not come; should it end before, so does its output.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with outside(pytester, "--difftrace-verify", "-s", "-W", "ignore", **pipes) as process:
+        # It says so, then waits for the end of its input, which does not come; if it ends before, so does its output.
         assert any(line.endswith(b"under way\n") for line in process.stdout)
         process.kill()
     report = load(pytester.path / "report.json")
