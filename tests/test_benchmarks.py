@@ -132,16 +132,17 @@ def test_verifying_is_timed_without_the_model(tmp_path: Path) -> None:
 
 def test_a_check_is_the_median_difference_of_blocks_that_took_turns(harness: ModuleType) -> None:
     verify = _module("verify_overhead")
-    # Pairs of blocks of two tests: the first imports, one of the others is held up, and all drift.
+    # Pairs of blocks of two tests: the first imports, one of the others is held up.
     added = (0.5, 0.002, 0.002, 0.9, 0.002)
     tests = []
     for block, seconds in enumerate(added):
         for checked in (True, False):
-            tests += [[checked, block, 0.1 * block + (seconds if checked else 0.0), 0.0]] * 2
+            tests += [[checked, block, 0.1 + (seconds if checked else 0.0), 0.0]] * 2
     found = verify.round_of({"tests": tests, "last": [0.1, 0.0]}, "wall", 2)
     assert found.blocks == pytest.approx(added[1:])
     assert found.once == pytest.approx(2 * 0.5 - 2 * 0.002)
-    assert verify.cost([found, found], checks=100) == pytest.approx(0.002 + 0.1 / 100)
+    assert found.last == 0.1
+    assert verify.per_check([found, found]) == pytest.approx(0.002)
 
 
 def test_starting_never_gives_time_back(harness: ModuleType) -> None:
