@@ -193,7 +193,9 @@ def per_check(rounds: Sequence[Round]) -> float:
 
 
 def _pytest(folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # Other plugins at hand would count as well: Hypothesis imports itself at the end of a session.
+    without = [argument for name in ("cacheprovider", "hypothesispytest", "anyio") for argument in ("-p", f"no:{name}")]
+    command = [sys.executable, "-m", "pytest", "-q", *without, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "GITHUB_"))}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
