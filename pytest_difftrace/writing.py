@@ -1,4 +1,7 @@
-"""The report of a run, written as it goes on: after every test with checks the file is whole and says what is known.
+"""The report of a run, written as it goes on, so that a process that dies leaves a file that is whole.
+
+That says what was known when it was last written: after a test that failed, and else once `_PAUSE` has passed since the
+time before. Only tests that ended within such a pause and passed can be missing from it.
 
 Under pytest-xdist the controller writes it, from what reports bring along.
 """
@@ -14,6 +17,7 @@ import pytest
 
 from pytest_difftrace import ranks
 from pytest_difftrace.manifest import Manifest, covers, filtered_by, narrowed_by, plain_of_worker, relation
+from pytest_difftrace.pace import Pace
 from pytest_difftrace.results import REPORT, forget_received, prepared
 from pytest_difftrace.rooted import clean
 from pytest_difftrace.session import Entry, Session
@@ -25,9 +29,9 @@ if TYPE_CHECKING:
 _UNDER_WAY: Final = "the run has not ended"
 _WORKER: Final = "a worker process crashed"
 _ENDINGS: Final = {2: "the run was interrupted", 3: "pytest failed", 4: "pytest could not run"}
-# Smaller reports are written after every test with checks, larger ones after every second, third, …: the time for it
-# grows with the number of checks, not with its square.
-_STEP: Final = 1 << 20
+# Replacing the file takes as long as a small check, and the larger the report, the longer.
+_PAUSE: Final = 0.05
+_TIMES: Final = 20
 _PHASES: Final = ("setup", "call", "teardown")
 
 
@@ -45,7 +49,9 @@ class Writing:
         self._crashed = False
         self._growing: GrowingReport | None = None
         self._taken: dict[tuple[str, str | None], Entry] = {}
-        self._size = self._waited = self._collected = 0
+        self._pace = Pace(_PAUSE, _TIMES)
+        self._urgent = False
+        self._collected = 0
         self._results: Path | None = None
 
     def pytest_sessionstart(self) -> None:
@@ -68,6 +74,7 @@ class Writing:
         if report.when not in _PHASES:  # xdist's word on a test that took its worker along
             self._crashed = True
         if report.failed:
+            self._urgent = True
             self._outcomes[nodeid] = "failed" if report.when == "call" else "error"
         elif report.skipped:
             self._outcomes[nodeid] = "skipped"
@@ -76,17 +83,15 @@ class Writing:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
-        """Write what is known once a test with checks has ended."""
-        entries = self._session.entries
-        if len(entries) == len(self._taken):
+        """Write what is known of checks when a test has ended: at once where one failed, else where it is time to."""
+        if len(self._session.entries) == len(self._taken) or not (self._urgent or self._pace.due):
             return
-        self._waited += 1
-        if self._waited > self._size // _STEP:
-            from difftrace.core.errors import DiffTraceError
+        from difftrace.core.errors import DiffTraceError
 
-            self._waited = 0
-            with contextlib.suppress(DiffTraceError):  # writing the whole report says so
-                self._write_growing((_UNDER_WAY,))
+        self._urgent = False
+        # Writing the whole report says what is wrong with it.
+        with self._pace.timed(), contextlib.suppress(DiffTraceError):
+            self._write_growing((_UNDER_WAY,))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object) -> None:
@@ -136,9 +141,7 @@ class Writing:
 
         growing = self._grown()
         for path in self._targets():
-            data = growing.encoded(self._early_frame(path, because))
-            self._size = len(data)
-            replace_quickly(path, data)
+            replace_quickly(path, growing.encoded(self._early_frame(path, because)))
 
     def _write_whole(self, because: tuple[str, ...]) -> None:
         from difftrace.core.atomic import write_atomically

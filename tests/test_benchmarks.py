@@ -146,6 +146,40 @@ def test_showing_is_timed(tmp_path: Path) -> None:
     assert {figure["at_most"] for figure in document["figures"]} == {350.0, None}
 
 
+def test_verifying_is_timed_without_the_model(tmp_path: Path) -> None:
+    file = tmp_path / "verify.json"
+    command = [sys.executable, str(BENCHMARKS / "verify_overhead.py"), "--checks", "6", "--block", "2", "--rounds", "1"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    # So few say nothing about the target.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    figures = {figure["name"]: figure for figure in document["figures"]}
+    assert figures["a check, reports and all"]["at_most"] == 3.0
+    assert all(figure["value"] >= 0 for figure in figures.values())
+
+
+def test_a_check_is_the_median_difference_of_blocks_that_took_turns(harness: ModuleType) -> None:
+    verify = _module("verify_overhead")
+    # Pairs of blocks of two tests: the first imports, one of the others is held up.
+    added = (0.5, 0.002, 0.002, 0.9, 0.002)
+    tests = []
+    for block, seconds in enumerate(added):
+        for checked in (True, False):
+            tests += [[checked, block, 0.1 + (seconds if checked else 0.0), 0.0]] * 2
+    found = verify.round_of({"tests": tests, "last": [0.1, 0.0]}, "wall", 2)
+    assert found.blocks == pytest.approx(added[1:])
+    assert found.once == pytest.approx(2 * 0.5 - 2 * 0.002)
+    assert found.last == 0.1
+    assert verify.per_check([found, found]) == pytest.approx(0.002)
+
+
+def test_starting_never_gives_time_back(harness: ModuleType) -> None:
+    verify = _module("verify_overhead")
+    tests = [[checked, block, 1.0 + block * checked, 0.0] for block in range(3) for checked in (True, False)]
+    assert verify.round_of({"tests": tests, "last": [0.0, 0.0]}, "wall", 1).once == 0.0
+
+
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
     small = ["--pairs", "1", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,9 +219,11 @@ def test_c(difftrace): difftrace.check(traj(3))
 """
 
 
-def outside(pytester: pytest.Pytester, *arguments: str) -> subprocess.Popen[bytes]:
+def outside(
+    pytester: pytest.Pytester, *arguments: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--difftrace-report=report.json", *arguments]
-    return subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=pytester.path, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
 
 
 def test_a_crash_leaves_what_was_known(suite, pytester):
@@ -241,16 +241,24 @@ def test_a_crash_leaves_what_was_known(suite, pytester):
 def test_a_killed_run_leaves_what_was_known(suite, pytester):
     suite(CRASHING.replace("CRASH", "pass"))
     pytester.runpytest_inprocess("--difftrace-record", "-p", "no:cacheprovider")
-    suite(CRASHING.replace("CRASH", "import signal; signal.pause()"))
-    process = outside(pytester, "--difftrace-verify", "-W", "ignore")
-    report_file = pytester.path / "report.json"
-    while process.poll() is None and not (report_file.exists() and load(report_file).checks):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    report = load(report_file)
+    suite(CRASHING.replace("CRASH", "import sys; print('under way', flush=True); sys.stdin.read()"))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with outside(pytester, "--difftrace-verify", "-s", "-W", "ignore", **pipes) as process:
+        # It says so, then waits for the end of its input, which does not come; if it ends before, so does its output.
+        assert any(line.endswith(b"under way\n") for line in process.stdout)
+        process.kill()
+    report = load(pytester.path / "report.json")
     assert statuses(report) == ["verified"]
     assert not report.complete
+
+
+def test_a_crash_right_after_a_failure_leaves_everything_up_to_it(suite, pytester):
+    checks = "".join(f"def test_{i:02}(difftrace): difftrace.check(traj({{}}))\n" for i in range(20))
+    suite(checks.format(*[3] * 20) + "def test_crash(): pass\n")
+    pytester.runpytest_inprocess("--difftrace-record", "-p", "no:cacheprovider")
+    suite(checks.format(*[3] * 19, 4) + "def test_crash(): import os; os._exit(7)\n")
+    assert outside(pytester, "--difftrace-verify").wait() == 7
+    assert statuses(load(pytester.path / "report.json")) == ["verified"] * 19 + ["diverged"]
 
 
 def test_a_crashed_worker_is_told_and_the_other_checks_are_there(suite, reported):

@@ -82,6 +82,8 @@ def unpack(buffer: bytes, offset: int, count: int, base: int) -> UInts:
     if base <= 1 or count == 0:
         return np.zeros(count, dtype=np.uint64)
     digits, bits = group_shape(base)
+    if (digits, bits) == (1, 8):
+        return _bytes(buffer, offset, count, base)
     full, rest = divmod(count, digits)
     total = full + (rest > 0)
     starts, shifts = (_windows if total <= _CACHED_GROUPS else _windows.__wrapped__)(total, bits)
@@ -104,6 +106,14 @@ def unpack(buffer: bytes, offset: int, count: int, base: int) -> UInts:
         np.divmod(groups, divisor, out=(groups, values[:, column]))
     values[:, -1] = groups
     return values.reshape(-1)[:count]
+
+
+def _bytes(buffer: bytes, offset: int, count: int, base: int) -> UInts:
+    """Do the same for digits of a byte each: most of what evidence holds are mantissas and digests, in planes."""
+    values = np.frombuffer(buffer, np.uint8, count, offset)
+    if base < 1 << 8 and int(values.max()) >= base:
+        raise FormatError("a packed value leaves its range")
+    return values.astype(np.uint64)
 
 
 @lru_cache(maxsize=128)

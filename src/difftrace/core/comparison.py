@@ -77,6 +77,8 @@ def compare_step(golden: Trajectory, step: int, positions: Ints, tokens: Ints, s
 
 
 def _compare(golden: Trajectory, observed: Trajectory, sequence: int) -> Divergence | None:
+    if golden == observed:
+        return None
     index = first_difference(golden.prompt, observed.prompt)
     if index is not None or not _same_frame(golden, observed):
         return _before_any_step("prompt", sequence, index, golden.prompt, observed.prompt)

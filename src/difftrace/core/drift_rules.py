@@ -40,6 +40,8 @@ def drift_finding(pair: Pair, baseline: Baseline, tolerance: Tolerance | None) -
     if pair.evidences is None:
         return _length(pair)
     golden, observed = pair.evidences
+    if golden == observed:
+        return _length(pair)
     steps = pair.shared_steps
     finding = _of_sampler(golden, observed, steps)
     if finding is None:

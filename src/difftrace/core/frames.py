@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from difftrace.core.errors import FormatError
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
 
 _LEVEL: Final = 19
 _SMALLEST_WINDOW: Final = 1 << 10
+# What larger ones hold on to is not worth keeping for the next time.
+_LARGEST_KEPT_WINDOW: Final = 1 << 14
 
 
 def compressor(bits: int) -> zstandard.ZstdCompressor:
@@ -34,7 +38,8 @@ def expand(frame: bytes, size: int, what: str) -> bytes:
 
     # A window wider than the data would only cost memory.
     window = max(_SMALLEST_WINDOW, 1 << (size - 1).bit_length())
-    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
+    kept = window <= _LARGEST_KEPT_WINDOW
+    decompressor = _kept_decompressor(window, threading.get_ident()) if kept else _decompressor(window)
     try:
         stated = zstandard.get_frame_parameters(frame).content_size
         # zstandard ignores max_output_size for a frame that states its size, so none of those is accepted.
@@ -46,3 +51,15 @@ def expand(frame: bytes, size: int, what: str) -> bytes:
     if len(raw) != size:
         raise FormatError(f"{what} expands to {len(raw)} bytes instead of {size}")
     return raw
+
+
+def _decompressor(window: int) -> zstandard.ZstdDecompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor(max_window_size=window)
+
+
+@lru_cache(maxsize=32)
+def _kept_decompressor(window: int, thread: int) -> zstandard.ZstdDecompressor:
+    """Return the decompressor of one thread, for two must not use it at once; making it takes longer than its use."""
+    return _decompressor(window)

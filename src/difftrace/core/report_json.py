@@ -99,7 +99,7 @@ def _report(data: bytes) -> Report:
     problem = violation("report", document)
     if problem is not None:
         raise FormatError(problem)
-    half = strict_json.unprintable_string(document)
+    half = strict_json.unprintable_string(document) if strict_json.may_hold_half_pairs(data) else None
     if half is not None:
         raise FormatError(f"{half}: holds half a surrogate pair, which is no character")
     selection = document["selection"]

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from difftrace.core.compiled_schema import Predicate, compiled
 from difftrace.core.text import printable
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(schema_text(name)))
 
 
+@lru_cache(maxsize=16)
+def kept(name: str) -> Predicate:
+    """Return what says whether a document keeps the schema `name`, yes or no, built once."""
+    return compiled(json.loads(schema_text(name)))
+
+
 def violation(name: str, document: Any) -> str | None:
     """Return one line saying where and how `document` breaks the schema `name`, or None if it keeps it."""
     # The first one only: a hostile document may hold millions.
@@ -43,6 +50,9 @@ def violation(name: str, document: Any) -> str | None:
 
 def violations(name: str, document: Any, most: int) -> list[str]:
     """Return a line for each of the first `most` places where `document` breaks the schema `name`."""
+    # Nearly every document keeps its schema; only of one that does not has to be said where.
+    if kept(name)(document):
+        return []
     return [_line(error) for error in islice(validator(name).iter_errors(document), most)]
 
 

@@ -48,6 +48,12 @@ def mapping(data: bytes) -> dict[str, Any]:
     return document
 
 
+def may_hold_half_pairs(data: bytes) -> bool:
+    """Return whether the JSON in `data`, which is UTF-8, can have such strings as `unprintable_string` looks for."""
+    # UTF-8 has no half of a pair; only an escape can bring one in, as it does every whole pair in ASCII.
+    return b"\\ud" in data or b"\\uD" in data
+
+
 def unprintable_string(document: Any, path: str = "$") -> str | None:
     """Return the JSON path of the first string in `document` that holds half a surrogate pair, or None.
 
