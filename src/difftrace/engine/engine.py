@@ -249,11 +249,13 @@ class DiffTraceEngine:
         """Put the file where it belongs, then the record, so that no record lacks its logits."""
         digest = logits.reference.digest
         path = logits_files.path_of(self._logits_folder, record.request_id, digest)
+        was_there = path.exists()
         logits_files.put(logits, path)
         try:
             store.put(record)
         except BaseException:
-            if not logits_files.is_used(store, record.request_id, digest):
+            used = logits_files.is_used(store, record.request_id, digest)
+            if not (was_there if used is None else used):
                 # Back to the capture, so that it can be stored again, or goes with it.
                 move_atomically(path, logits.path)
             raise

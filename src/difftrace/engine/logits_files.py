@@ -147,15 +147,14 @@ def open_stored(folder: Path, record: Record) -> StoredLogits:
     return StoredLogits(file, _steps(record.metadata, file, path))
 
 
-def is_used(store: Store, request_id: str, digest: str) -> bool:
-    """Return whether the record of `request_id` is one with these logits, as far as the store can tell."""
+def is_used(store: Store, request_id: str, digest: str) -> bool | None:
+    """Return whether the record of `request_id` is one with these logits; None where the store cannot tell."""
     try:
         return store.get(request_id).metadata.get(DIGEST) == digest
     except NotStoredError:
         return False
     except StoreError:
-        # Rather a file too many than a record without its file.
-        return True
+        return None
 
 
 def remove(folder: Path, request_id: str) -> None:
