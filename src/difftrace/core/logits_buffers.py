@@ -99,8 +99,11 @@ def send(rows: Rows, start: int, stop: int, buffer: Buffer) -> Any:
     if not sends:
         # Of other devices nobody could tell when the copy is done, so that it is waited for.
         return None
+    stream = library.cuda.current_stream(part.device)
+    # The loop may let go of them at once, and have made them on another stream.
+    part.record_stream(stream)
     event = library.cuda.Event()
-    event.record(library.cuda.current_stream(part.device))
+    event.record(stream)
     return event
 
 
