@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -49,6 +50,20 @@ def test_drift_of_the_machine_does_not_look_like_a_difference(harness: ModuleTyp
     assert pairs.error == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_single_pair_gives_a_ratio_without_an_error(harness: ModuleType) -> None:
+    [ratio] = harness.ratio_figures("ratio", harness.Pairs((2.0,), (3.0,)), 1.6)
+    assert (ratio.value, ratio.at_most) == (1.5, 1.6)
+    two = harness.ratio_figures("ratio", harness.Pairs((2.0, 2.0), (3.0, 3.0)))
+    assert [(figure.name, figure.value) for figure in two] == [("ratio", 1.5), ("  standard error", 0.0)]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many"])
+def test_a_number_of_rounds_that_measures_nothing_is_refused(harness: ModuleType, text: str) -> None:
+    assert harness.count("12") == 12
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no whole number of at least 1"):
+        harness.count(text)
+
+
 @pytest.mark.parametrize(("value", "status"), [(1.0, 0), (1.1, 1)])
 def test_a_missed_target_shows_in_table_json_and_exit_status(
     harness: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, status: int
@@ -90,6 +105,20 @@ def test_the_store_is_measured(tmp_path: Path) -> None:
     assert str(tmp_path) not in file.read_text()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
+def test_the_agreement_of_ranks_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "ranks.json"
+    command = [sys.executable, str(BENCHMARKS / "ranks.py"), "--ranks", "1,2,1000000000", "--runs", "3"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    names = {figure["name"] for figure in document["figures"]}
+    assert {"a digest alone", "1 rank: nothing to agree on", "2 ranks: agreement on a run"} <= names
+    assert document["settings"]["left out for want of memory"] == "1000000000"
+    assert str(tmp_path) not in file.read_text()
+
+
 def test_validating_is_timed(tmp_path: Path) -> None:
     file = tmp_path / "validate.json"
     command = [sys.executable, str(BENCHMARKS / "validate.py"), "--baselines", "3", "--rounds", "1"]
@@ -119,12 +148,12 @@ def test_showing_is_timed(tmp_path: Path) -> None:
 
 def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformance_folder: Path) -> None:
     file = tmp_path / "overhead.json"
-    small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]
+    small = ["--pairs", "1", "--gen-length", "4", "--steps", "4", "--block-length", "4", "--granularity", "evidence"]
     command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--config", str(conformance_folder), *small]
     done = subprocess.run(
         [*command, "--init", "random", "--json", str(file)], capture_output=True, text=True, check=False
     )
-    # Two pairs say nothing about the target, which may be met or missed.
+    # One pair says nothing about the target, which may be met or missed.
     assert done.returncode in (0, 1), done.stderr
     assert "two identical runs" in done.stdout
     document = json.loads(file.read_text())
@@ -133,6 +162,20 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     assert sizes["evidence, as columns"]["value"] == 240
     assert sizes["evidence, as columns"]["ok"]
     assert str(conformance_folder) not in file.read_text()
+
+
+def test_the_overhead_of_a_loop_written_elsewhere_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "overhead.json"
+    small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--granularity", "evidence", "--json", str(file)]
+    command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--engine", "llada", *small]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    figures = {figure["name"]: figure for figure in document["figures"]}
+    assert figures["recording / not recording"]["at_most"] == 1.05
+    assert figures["steps"]["value"] == 4
+    assert figures["evidence, as columns"]["value"] == 240
 
 
 def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
