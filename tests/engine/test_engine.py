@@ -247,6 +247,14 @@ def test_a_setting_that_would_lose_data_is_refused_when_the_engine_is_made(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ranks_are_not_compared_without_a_group_that_has_the_coordinator(config) -> None:
+    pytest.importorskip("torch", reason="ranks are those of torch.distributed")
+    config.distributed.enabled = True
+    with pytest.raises(EngineError, match=r"no default group; call torch\.distributed\.init_process_group\(\)"):
+        DiffTraceEngine(config)
+    assert not Path(config.store.base_path).exists()
+
+
 def test_the_package_utils_holds_the_papers_configuration_alone() -> None:
     files = sorted(file.name for file in (ROOT / "src" / "difftrace" / "utils").glob("*.py"))
     assert files == ["__init__.py", "config.py"]

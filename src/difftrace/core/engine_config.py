@@ -128,14 +128,15 @@ class StoreConfig:
 
 @dataclass(slots=True)
 class DistributedConfig:
-    """Several ranks: each decides the same, so that rank 0 captures and stores alone.
+    """Several ranks, each of which runs the model and must decide the same.
 
     Attributes:
-        enabled: False. Ranks are not compared here.
-        world_size: no effect, as all that follow.
-        rank: no effect.
-        backend: no effect.
-        coordinator_rank: no effect.
+        enabled: whether `store_trajectory` compares what all ranks captured, which all have to call then, and one of
+            them stores it. For that torch.distributed's default group must be there when the engine is made.
+        coordinator_rank: the one that stores.
+        world_size: no effect: the group knows its size.
+        rank: no effect: the group knows it.
+        backend: no effect: the group's own, and gloo for what is compared.
     """
 
     enabled: bool = False
@@ -226,11 +227,6 @@ def check_config(config: DiffTraceConfig) -> None:
     _check_truth("store.index_in_memory", config.store.index_in_memory)
     _check_type("distributed", config.distributed, DistributedConfig)
     _check_truth("distributed.enabled", config.distributed.enabled)
-    if config.distributed.enabled:
-        raise EngineError(
-            "distributed.enabled is True, but can only be False: ranks are not compared here, and each of them decides"
-            " the same, so capture and store on rank 0 alone"
-        )
     _check_numbers("distributed", config.distributed, _DISTRIBUTED)
 
 

@@ -34,10 +34,12 @@ class LogitsPlan:
     Attributes:
         folder: created where missing.
         method: exactly, or within a bound.
+        kept: whether at all; of several ranks one keeps them.
     """
 
     folder: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     method: Method = field(default_factory=Lossless)
+    kept: bool = True
 
 
 class CapturedLogits:

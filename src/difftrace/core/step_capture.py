@@ -119,8 +119,9 @@ class TrajectoryCapture:
             metadata={key: _scalar(value) for key, value in given.items() if value is not None},
         )
         self._steps = CapturedSteps()
-        if self._full_logits:
-            self._logits = LogitsSpool(self._config.logits or LogitsPlan(), self._record.num_diffusion_steps)
+        plan = self._config.logits or LogitsPlan()
+        if self._full_logits and plan.kept:
+            self._logits = LogitsSpool(plan, self._record.num_diffusion_steps)
         self._overhead_ns = 0
         return self._record
 

@@ -17,6 +17,7 @@ from difftrace.core.errors import DamagedError, EngineError
 from difftrace.core.logits_spool import CapturedLogits, LogitsPlan
 from difftrace.core.text import printable
 from difftrace.engine import logits_files
+from difftrace.engine.distributed import agreeing_ranks
 from difftrace.engine.logits_files import StoredLogits
 from difftrace.engine.replay import ReplayResult, damaged_result, replay_record
 from difftrace.store import BackgroundWriter, Entry, Query, Record, Store
@@ -49,6 +50,9 @@ class DiffTraceEngine:
         config: see `difftrace.core.engine_config`; later changes of it have no effect. Its `capture.logits` is set, so
             that captures made with it write where this engine stores.
 
+    With `distributed.enabled` every rank has an engine and stores the same requests in the same order; their decisions
+    are compared by digest, and the coordinator alone has a store, whose methods raise EngineError elsewhere.
+
     Raises:
         EngineError: a setting cannot have its effect.
         StoreError: the store cannot be opened.
@@ -61,7 +65,10 @@ class DiffTraceEngine:
         self._writer: BackgroundWriter | None = None
         self._method = logits_method(self.config.compression)
         self._logits_folder = Path(self.config.store.base_path).absolute() / logits_files.FOLDER
-        if self.config.enabled:
+        self._ranks = agreeing_ranks(self.config.distributed) if self.config.enabled else None
+        if self._ranks is not None and self._ranks.rank != self.config.distributed.coordinator_rank:
+            self.config.capture.logits = LogitsPlan(kept=False)
+        elif self.config.enabled:
             path = Path(self.config.store.base_path) / FILE_NAME
             durability = self.config.store.durability
             self._store = Store(path, durability=durability)
@@ -79,14 +86,19 @@ class DiffTraceEngine:
         """The store, for all that an engine has no method for.
 
         Raises:
-            EngineError: `config.enabled` is False.
+            EngineError: `config.enabled` is False, or another rank stores.
         """
         if self._store is None:
+            if self._ranks is not None:
+                coordinator = self.config.distributed.coordinator_rank
+                raise EngineError(f"rank {self._ranks.rank} stores nothing; ask the engine of rank {coordinator}")
             raise EngineError("this engine stores nothing, for its config has enabled=False")
         return self._store
 
     def store_trajectory(self, trajectory: TrajectoryRecord) -> Record | None:
-        """Store what `end_trajectory` returned, and return it as the store keeps it; None with `enabled=False`.
+        """Store what `end_trajectory` returned, and return it as the store keeps it.
+
+        None with `enabled=False`, and on ranks that store nothing.
 
         The same again changes nothing.
 
@@ -97,6 +109,8 @@ class DiffTraceEngine:
                 `replay` or `shutdown` instead, unless it has logits.
             StoreError: the disk fails, now or, with `IOMode.ASYNC`, since the last call.
             WriteError: the file of its logits cannot be written.
+            RankError: with `distributed.enabled`, another rank captured something else; nothing is stored. Every rank
+                is told which and where.
         """
         if not isinstance(trajectory, TrajectoryRecord):
             raise EngineError(
@@ -107,6 +121,8 @@ class DiffTraceEngine:
                 f"the capture of '{printable(str(trajectory.request_id))}' has not ended; store what end_trajectory()"
                 " returns"
             )
+        if self._ranks is not None:
+            self._ranks.agree([trajectory.trajectory])
         if self._store is None:
             return None
         logits = trajectory.logits
