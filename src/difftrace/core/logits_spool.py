@@ -34,7 +34,7 @@ class LogitsPlan:
     Attributes:
         folder: created where missing.
         method: exactly, or within a bound.
-        kept: whether at all; of several ranks one keeps them.
+        kept: whether at all: an engine that stores nothing has no use for them.
     """
 
     folder: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))

@@ -66,9 +66,8 @@ class DiffTraceEngine:
         self._method = logits_method(self.config.compression)
         self._logits_folder = Path(self.config.store.base_path).absolute() / logits_files.FOLDER
         self._ranks = agreeing_ranks(self.config.distributed) if self.config.enabled else None
-        if self._ranks is not None and self._ranks.rank != self.config.distributed.coordinator_rank:
-            self.config.capture.logits = LogitsPlan(kept=False)
-        elif self.config.enabled:
+        stores = self._ranks is None or self._ranks.rank == self.config.distributed.coordinator_rank
+        if self.config.enabled and stores:
             path = Path(self.config.store.base_path) / FILE_NAME
             durability = self.config.store.durability
             self._store = Store(path, durability=durability)
@@ -79,7 +78,8 @@ class DiffTraceEngine:
                 except BaseException:
                     self._store.close()
                     raise
-            self.config.capture.logits = LogitsPlan(self._logits_folder, self._method)
+        # Who stores nothing need not write them to a file first.
+        self.config.capture.logits = LogitsPlan(self._logits_folder, self._method, kept=self._store is not None)
 
     @property
     def store(self) -> Store:
