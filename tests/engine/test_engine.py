@@ -238,13 +238,21 @@ def test_a_closed_engine_says_so(config, capture_request) -> None:
         engine.store_trajectory(capture_request("a"))
 
 
-def test_a_setting_without_effect_is_refused_when_the_engine_is_made(tmp_path) -> None:
+def test_a_setting_that_would_lose_data_is_refused_when_the_engine_is_made(tmp_path) -> None:
     config = DiffTraceConfig()
     config.store.base_path = tmp_path
-    config.store.max_records = 10
-    with pytest.raises(EngineError, match=r"store\.max_records is 10, but can only be None here"):
+    config.capture.capture_every_n_steps = 2
+    with pytest.raises(EngineError, match=r"capture\.capture_every_n_steps is 2, but can only be 1"):
         DiffTraceEngine(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_are_not_compared_without_a_group_that_has_the_coordinator(config) -> None:
+    pytest.importorskip("torch", reason="ranks are those of torch.distributed")
+    config.distributed.enabled = True
+    with pytest.raises(EngineError, match=r"no default group; call torch\.distributed\.init_process_group\(\)"):
+        DiffTraceEngine(config)
+    assert not Path(config.store.base_path).exists()
 
 
 def test_the_package_utils_holds_the_papers_configuration_alone() -> None:

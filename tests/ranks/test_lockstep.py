@@ -26,7 +26,17 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
     """One test, since every process takes seconds to import torch."""
     last = size - 1
     told = play(
-        size, "last_differs", "same", "last_raises", "first_makes_one_more", "same", "asked", "model", *more, *GONE
+        size,
+        "last_differs",
+        "same",
+        "last_raises",
+        "first_makes_one_more",
+        "same",
+        "asked",
+        "model",
+        "engine",
+        *more,
+        *GONE,
     )
     others = [*range(last)]
 
@@ -56,6 +66,11 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
     text = told[0]["model"]
     assert f"rank {last} parts from rank 0 at step " in text
     assert all(scenes["model"] == text for scenes in told)
+
+    parts = f"rank {last} parts from rank 0 at step 2, position 3: token 7 on rank 0, token 8 on rank {last}"
+    assert told[0]["engine"] == f"True True, {parts}, 1 (0, 1, 2)", "the coordinator stores what all agree on"
+    for rank in range(1, size):
+        assert told[rank]["engine"] == f"False False, {parts}, rank {rank} stores nothing; ask the engine of rank 0"
 
     assert not set(GONE) & set(told[last])
     for rank in others:

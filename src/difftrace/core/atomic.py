@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -54,7 +55,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            with temporary.open("x+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -65,6 +66,27 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         raise _write_error(path, error) from error
     _sync_folder(path.parent)
+
+
+def move_atomically(source: Path, target: Path) -> None:
+    """Give the complete file `source` the name `target`, also on another disk, creating missing folders.
+
+    Raises:
+        WriteError: it did not work; `source` is where it was, and a file that was at `target` before is whole.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with source.open("rb") as reading, open_atomically(target) as file:
+                shutil.copyfileobj(reading, file, 1 << 20)
+            source.unlink()
+    except OSError as error:
+        raise _write_error(target, error) from error
+    _sync_folder(target.parent)
 
 
 def replace_quickly(path: str | os.PathLike[str], data: bytes) -> None:

@@ -47,7 +47,8 @@ def packed_size(count: int, base: int) -> int:
         return 0
     digits, bits = group_shape(base)
     full, rest = divmod(count, digits)
-    return (full * bits + (int(base**rest) - 1).bit_length() + 7) // 8
+    last = (int(base**rest) - 1).bit_length() if rest else 0
+    return (full * bits + last + 7) // 8
 
 
 def pack(values: npt.NDArray[np.integer], base: int) -> bytes:
@@ -55,20 +56,26 @@ def pack(values: npt.NDArray[np.integer], base: int) -> bytes:
     if base <= 1:
         return b""
     digits, bits = group_shape(base)
+    groups = values.astype("<u8") if digits == 1 else _grouped(values, base, digits)
+    words = groups.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)
+    # A chunk holds a multiple of 8 groups, so every chunk but the last ends on a byte.
+    packed = b"".join(
+        np.packbits(
+            np.unpackbits(words[start : start + _CHUNK], axis=1, count=bits, bitorder="little"), bitorder="little"
+        ).tobytes()
+        for start in range(0, len(words), _CHUNK)
+    )
+    return packed[: packed_size(values.size, base)]
+
+
+def _grouped(values: npt.NDArray[np.integer], base: int, digits: int) -> UInts:
     padded = np.zeros((-(-values.size // digits), digits), dtype=np.uint64)
     padded.reshape(-1)[: values.size] = values
     groups = np.zeros(len(padded), dtype=np.uint64)
     for column in reversed(range(digits)):
         groups *= np.uint64(base)
         groups += padded[:, column]
-    places = np.arange(bits, dtype=np.uint64)
-    # A chunk holds a multiple of 8 groups, so every chunk but the last ends on a byte.
-    chunks = (groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK))
-    packed = b"".join(
-        np.packbits(((chunk[:, None] >> places) & np.uint64(1)).astype(np.uint8), bitorder="little").tobytes()
-        for chunk in chunks
-    )
-    return packed[: packed_size(values.size, base)]
+    return groups
 
 
 def unpack(buffer: bytes, offset: int, count: int, base: int) -> UInts:

@@ -12,6 +12,7 @@ import numpy as np
 from difftrace.core.errors import EngineError
 from difftrace.core.kept_arrays import joined_on_host
 from difftrace.core.limits import MAX_TOKEN
+from difftrace.core.logits_spool import CapturedLogits
 from difftrace.core.mask_states import check_masks
 from difftrace.core.recording import JsonScalar
 from difftrace.core.trajectory import Ints, Trajectory
@@ -35,6 +36,7 @@ class TrajectoryRecord:
         metadata: what else was given, as values that a store keeps.
         trajectory: None until the capture has ended.
         generated_tokens: the output as the caller had it, shape [L] or [L - P]; None where it was not given.
+        logits: the file of all logits, until an engine takes it; None where none were captured.
     """
 
     request_id: str
@@ -47,6 +49,7 @@ class TrajectoryRecord:
     metadata: Mapping[str, JsonScalar]
     trajectory: Trajectory | None = None
     generated_tokens: Ints | None = None
+    logits: CapturedLogits | None = None
 
     @property
     def num_steps_captured(self) -> int:

@@ -77,7 +77,7 @@ def encode(fields: Columns) -> bytes:
         inside = slice(padding, padding + prompt_length)
         if np.array_equal(rest[inside], fields.prompt):
             flags |= _PROMPT_IN_CANVAS
-            rest = np.delete(rest, inside)
+            rest = np.concatenate((rest[:padding], rest[inside.stop :]))
         else:
             flags |= _PROMPT_OUTSIDE
 
@@ -89,10 +89,9 @@ def encode(fields: Columns) -> bytes:
             flags |= _ATTENTION_MASK
             attention = columns.write(fields.attention_mask)
 
-    first = _first_commits(fields.positions)
     committed = np.zeros(length, dtype=np.int32)
     committed[fields.positions] = 1
-    by_position = first[np.argsort(fields.positions[first])]
+    by_position = _first_commits(fields.positions)
     first_steps = fields.steps[by_position]
     if np.array_equal(committed, fields.initial == fields.initial[-1]):
         flags |= _COMMITTED_IS_MASKED
@@ -100,12 +99,12 @@ def encode(fields: Columns) -> bytes:
     else:
         where = columns.write(committed)
 
-    idle = fields.num_steps - (int(first_steps.max()) + 1 if first.size else 0)
+    idle = fields.num_steps - (int(first_steps.max()) + 1 if by_position.size else 0)
     exceptions = b""
-    if first.size < fields.positions.size:
+    if by_position.size < fields.positions.size:
         flags |= _EXCEPTIONS
         again = np.ones(fields.positions.size, dtype=bool)
-        again[first] = False
+        again[by_position] = False
         exceptions = _write_exceptions(
             fields.steps[again], fields.positions[again], fields.tokens[again], length, fields.num_steps
         )
@@ -210,8 +209,12 @@ def _read_attention_mask(reader: Reader, flags: int, length: int, padding: int) 
 
 
 def _first_commits(positions: Ints) -> npt.NDArray[np.intp]:
-    """Return the ascending indexes of the events that commit their position for the first time."""
-    return np.sort(np.unique(positions, return_index=True)[1])
+    """Return the indexes of the events that commit their position for the first time, by position."""
+    by_position = positions.argsort(kind="stable")
+    ascending = positions[by_position]
+    first = np.ones(positions.size, dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    return by_position[first]
 
 
 def _has_bitmap(counts: npt.NDArray[np.integer], length: int) -> npt.NDArray[np.bool_]:

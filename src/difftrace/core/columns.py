@@ -19,11 +19,11 @@ values takes no bytes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from difftrace.core.bitpack import pack, packed_size, unpack
 from difftrace.core.errors import FormatError
 from difftrace.core.frames import compressor, expand
-from difftrace.core.varint import Reader, varint
+from difftrace.core.varint import Reader, varint, varint_size
 
 if TYPE_CHECKING:
     import zstandard
@@ -47,6 +47,7 @@ CONSTANT: Final = 4
 _FORM_BITS: Final = 3
 # Every frame costs about ten bytes, so that shorter columns cannot gain.
 _ZSTD_LEAST: Final = 16
+_BYTE_VALUES: Final = 1 << 8
 # A compressor for up to 16 KiB takes half a megabyte; larger ones are not worth keeping for the next time.
 _ZSTD_KEPT_BITS: Final = 14
 # Left out of what is stored. zstandard reads frames that lack it from version 0.24 on only, so it is put back.
@@ -63,8 +64,7 @@ def write(values: Ints, largest_form: int = CONSTANT) -> bytes:
     return _smallest(values, base, largest_form).build()
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """One form of a column: its size in bytes, and how to get them where no other form is smaller."""
 
     size: int
@@ -73,14 +73,18 @@ class _Candidate:
 
 def _smallest(values: Ints, base: int, largest_form: int) -> _Candidate:
     """Return the smallest form of `values`, the first one among equals; only zstd has to run to know its size."""
-    candidates = [_packed(values, base)]
+    smallest = _packed(values, base)
     if largest_form >= ZSTD and values.size >= _ZSTD_LEAST:
-        candidates.append(_zstd(values, base))
+        smallest = _smaller(smallest, _zstd(values, base))
     if largest_form >= DICTIONARY:
-        candidates.append(_dictionary(values, base))
+        smallest = _smaller(smallest, _dictionary(values, base, smallest.size))
     if largest_form >= TRIMMED:
-        candidates.append(_trimmed(values, base))
-    return min(candidates, key=lambda candidate: candidate.size)
+        smallest = _smaller(smallest, _trimmed(values, base))
+    return smallest
+
+
+def _smaller(one: _Candidate, other: _Candidate | None) -> _Candidate:
+    return one if other is None or one.size <= other.size else other
 
 
 def read(reader: Reader, count: int, limit: int, largest_form: int = CONSTANT) -> Ints:
@@ -108,12 +112,17 @@ def read(reader: Reader, count: int, limit: int, largest_form: int = CONSTANT) -
 
 
 def _word(base: int) -> npt.DTypeLike:
-    return "<u1" if base <= 1 << 8 else "<u2" if base <= 1 << 16 else "<u4"
+    return "<u1" if base <= _BYTE_VALUES else "<u2" if base <= 1 << 16 else "<u4"
 
 
 def _packed(values: Ints, base: int) -> _Candidate:
-    head = varint(base << _FORM_BITS | PACKED)
-    return _Candidate(len(head) + packed_size(values.size, base), lambda: head + pack(values, base))
+    return _Candidate(
+        _packed_column_size(values.size, base), lambda: varint(base << _FORM_BITS | PACKED) + pack(values, base)
+    )
+
+
+def _packed_column_size(count: int, base: int) -> int:
+    return varint_size(base << _FORM_BITS | PACKED) + packed_size(count, base)
 
 
 def _zstd(values: Ints, base: int) -> _Candidate:
@@ -142,16 +151,42 @@ def _read_zstd(reader: Reader, count: int, base: int) -> Ints:
     return values
 
 
-def _dictionary(values: Ints, base: int) -> _Candidate:
-    table, inverse = np.unique(values, return_inverse=True)
-    indexes = inverse.reshape(-1)
+def _dictionary(values: Ints, base: int, limit: int) -> _Candidate | None:
+    """Return the form, or None where it would take `limit` bytes or more, as can be told without running zstd."""
+    order = values.argsort(kind="stable")
+    ascending = values[order]
+    new = np.empty(values.size, dtype=bool)
+    new[0] = True
+    np.not_equal(ascending[1:], ascending[:-1], out=new[1:])
+    table = ascending[new]
     gaps = table.copy()
     gaps[1:] -= table[:-1]
     gap_base = int(gaps.max()) + 1
-    head = varint(base << _FORM_BITS | DICTIONARY) + varint(table.size) + varint(gap_base)
-    inner = _smallest(indexes, table.size, DICTIONARY - 1)
-    size = len(head) + packed_size(table.size, gap_base) + inner.size
-    return _Candidate(size, lambda: head + pack(gaps, gap_base) + inner.build())
+    head = base << _FORM_BITS | DICTIONARY, table.size, gap_base
+    outside = sum(map(varint_size, head)) + packed_size(table.size, gap_base)
+    least = _least_zstd(values.size, table.size)
+    if outside + min(least, _packed_column_size(values.size, table.size)) >= limit:
+        return None
+    indexes = np.empty(values.size, dtype=np.intp)
+    indexes[order] = new.cumsum() - 1
+    inner = _packed(indexes, table.size)
+    if values.size >= _ZSTD_LEAST and inner.size > least:
+        inner = _smaller(inner, _zstd(indexes, table.size))
+    return _Candidate(outside + inner.size, lambda: b"".join((*map(varint, head), pack(gaps, gap_base), inner.build())))
+
+
+def _least_zstd(count: int, distinct: int) -> int:
+    """Return a size that no zstd column of `count` values is below in which each of `distinct` values from 0 on occurs.
+
+    In bytes of one value each, no match can hold the first occurrence of a value, for it repeats bytes from before. So
+    at least `distinct` literals are left, which a prefix code gives the binary logarithm of their number on average
+    (Kraft's inequality), and who does not code them 8 bits. Around them are a frame's header of two bytes, a block's of
+    three, those of its literals and sequences of one each, and the column's own of two. With several blocks, each with
+    a code of its own, that would not hold.
+    """
+    if not 1 < distinct <= _BYTE_VALUES or count > 1 << _ZSTD_KEPT_BITS:
+        return 0
+    return int(distinct * math.log2(distinct) / 8) + 9
 
 
 def _read_dictionary(reader: Reader, count: int, base: int) -> Ints:
@@ -164,7 +199,7 @@ def _read_dictionary(reader: Reader, count: int, base: int) -> Ints:
 
 
 def _trimmed(values: Ints, base: int) -> _Candidate:
-    changes = np.flatnonzero(values[1:] != values[:-1])
+    changes = (values[1:] != values[:-1]).nonzero()[0]
     tail = values.size - int(changes[-1]) - 1
     head = int(changes[0]) + 1
     if head == 1:

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from difftrace.core.logits_dtypes import Bits
 from difftrace.core.logits_layout import INDEX_ENTRY, MAGIC, LogitsLayout, write_header
 from difftrace.core.logits_reference import LogitsReference
 
+_MOVED: Final = 4 << 20
+
 
 class LogitsWriter:
     """Takes the logits of a run in order and puts them into an open file; see `write_logits`."""
@@ -27,10 +30,10 @@ class LogitsWriter:
         self._layout = layout
         self._method = method
         self._codec = codec_of(method, layout.words)
-        header = write_header(layout, method)
-        file.write(header)
-        self._digest = hashlib.sha256(header)
+        self._header = write_header(layout, method)
+        file.write(self._header)
         self._index = bytearray()
+        self._digests = bytearray()
         # Rows of the chunks of a step, in their order.
         sequences = range(len(layout.lengths))
         self._rows = [stop - start for sequence in sequences for _, start, stop in layout.places(sequence)]
@@ -59,20 +62,49 @@ class LogitsWriter:
             self._add_chunk(bits[start : start + rows])
             start += rows
 
-    def finish(self) -> str:
-        """Write the index and return the digest; raises LogitsError where rows are missing."""
+    def finish(self, steps: int | None = None) -> str:
+        """Write the index and return the digest.
+
+        Args:
+            steps: those that came, where the layout announced more of them than there were.
+
+        Raises:
+            LogitsError: rows are missing, or there was no step.
+        """
+        if steps is not None:
+            self._shorten(replace(self._layout, steps=steps))
         if self._written < self._layout.num_chunks:
             raise LogitsError(
                 f"{self._layout.num_chunks - self._written} of {self._layout.num_chunks} chunks of logits are missing"
             )
         self._file.write(bytes(self._index) + MAGIC)
-        return f"sha256:{self._digest.hexdigest()}"
+        return f"sha256:{hashlib.sha256(self._header + self._digests).hexdigest()}"
+
+    def _shorten(self, layout: LogitsLayout) -> None:
+        """Put the header of `layout`, of fewer steps, in the place of the first one."""
+        old, self._layout, self._header = self._header, layout, write_header(layout, self._method)
+        reading, end = len(old), self._file.tell()
+        writing = len(self._header)
+        if writing < reading:
+            # A number of steps that takes fewer bytes: all that follows moves up.
+            while reading < end:
+                self._file.seek(reading)
+                piece = self._file.read(min(_MOVED, end - reading))
+                self._file.seek(writing)
+                self._file.write(piece)
+                reading += len(piece)
+                writing += len(piece)
+            self._file.truncate()
+            end = writing
+        self._file.seek(0)
+        self._file.write(self._header)
+        self._file.seek(end)
 
     def _add_chunk(self, bits: Bits) -> None:
         payload, digest = self._codec.encode(bits)
         self._file.write(payload)
         self._index += INDEX_ENTRY.pack(len(payload), digest)
-        self._digest.update(digest)
+        self._digests += digest
         self._written += 1
 
 

@@ -19,6 +19,7 @@ from difftrace.core.engine_config import CaptureConfig, CaptureGranularity, chec
 from difftrace.core.errors import EngineError
 from difftrace.core.kept_arrays import keep, on_host
 from difftrace.core.limits import MAX_CANVAS, MAX_TOKEN
+from difftrace.core.logits_spool import LogitsPlan, LogitsSpool
 from difftrace.core.recording import JsonScalar
 from difftrace.core.text import printable
 from difftrace.core.trajectory import int_column
@@ -28,7 +29,8 @@ class TrajectoryCapture:
     """Captures one sequence at a time; sequences that are denoised together need one capture each.
 
     Within the loop nothing waits for a device: what is handed over is copied where it lies. `end_trajectory` brings it
-    to the host and checks it.
+    to the host and checks it. With FULL_LOGITS a thread encodes what the model returned and writes it to a file; the
+    loop waits only while that is too far behind, see `difftrace.core.logits_spool`.
 
     Raises:
         EngineError: a setting cannot have its effect, see `difftrace.core.engine_config`.
@@ -36,9 +38,12 @@ class TrajectoryCapture:
 
     def __init__(self, config: CaptureConfig) -> None:
         check_capture(config)
+        self._config = config
+        self._full_logits = config.granularity is CaptureGranularity.FULL_LOGITS
         self._masks = config.granularity is not CaptureGranularity.TOKENS_ONLY
         self._record: TrajectoryRecord | None = None
         self._steps = CapturedSteps()
+        self._logits: LogitsSpool | None = None
         self._overhead_ns = 0
 
     def begin_trajectory(
@@ -114,6 +119,9 @@ class TrajectoryCapture:
             metadata={key: _scalar(value) for key, value in given.items() if value is not None},
         )
         self._steps = CapturedSteps()
+        plan = self._config.logits or LogitsPlan()
+        if self._full_logits and plan.kept:
+            self._logits = LogitsSpool(plan, self._record.num_diffusion_steps)
         self._overhead_ns = 0
         return self._record
 
@@ -135,13 +143,16 @@ class TrajectoryCapture:
             sampled_tokens: integers [K], what they took.
             mask_state: true where the canvas is masked after the step, [L], or [L - P] without the prompt; not looked
                 at with TOKENS_ONLY.
-            logits: not kept; there for code that passes them whatever the granularity.
-            confidence_scores: not kept, likewise.
+            logits: what the model returned, [L, V] or [1, L, V], the same positions at each step, in bfloat16, float16,
+                float32 or float64; not looked at but with FULL_LOGITS. Steps may come without.
+            confidence_scores: not kept; they follow from logits.
             device: not needed.
 
         Raises:
             EngineError: nothing is being captured, steps are out of order, or there is not one token for each
                 position. What the values are is looked at in `end_trajectory`.
+            LogitsError: logits of that dtype or size cannot be recorded.
+            WriteError: logits cannot be written.
         """
         start = time.perf_counter_ns()
         record = self._active("capture_step")
@@ -161,9 +172,13 @@ class TrajectoryCapture:
                 f"step {step} has {positions.shape[0]} unmasked_positions and {tokens.shape[0]} sampled_tokens; it"
                 " takes one token for each position"
             )
+        mask = None
         if self._masks and mask_state is not None:
             mask = keep(f"mask_state of step {step}", mask_state)
             check_length(f"mask_state of step {step}", mask, record)
+        if self._logits is not None and logits is not None:
+            self._logits.add(step, logits)
+        if mask is not None:
             self._steps.masks.append((step, mask))
         self._steps.indexes.append(step)
         self._steps.positions.append(positions)
@@ -180,24 +195,26 @@ class TrajectoryCapture:
         Raises:
             EngineError: nothing is being captured, or what was captured contradicts itself.
             TrajectoryError: something captured is no position of the canvas or no token id.
+            WriteError: logits could not be written.
         """
         start = time.perf_counter_ns()
-        record, steps = self._active("end_trajectory"), self._steps
-        self.discard()
-        trajectory = trajectory_of(record, steps)
-        output = None
-        if generated_tokens is not None:
-            kept = keep("generated_tokens", generated_tokens)
-            check_length("generated_tokens", kept, record)
-            output = int_column("generated_tokens", on_host(kept), MAX_TOKEN, MAX_CANVAS)
-        text = {"generated_text": generated_text} if generated_text else {}
-        ended = replace(record, metadata={**record.metadata, **text}, trajectory=trajectory, generated_tokens=output)
+        record, steps, logits = self._active("end_trajectory"), self._steps, self._logits
+        self._record, self._steps, self._logits = None, CapturedSteps(), None
+        try:
+            ended = _ended(record, steps, logits, generated_tokens, generated_text)
+        except BaseException:
+            if logits is not None:
+                logits.discard()
+            raise
         self._overhead_ns += time.perf_counter_ns() - start
         return ended
 
     def discard(self) -> None:
         """Forget the sequence that is being captured, if one is: its request failed."""
+        logits, self._logits = self._logits, None
         self._record, self._steps = None, CapturedSteps()
+        if logits is not None:
+            logits.discard()
 
     @property
     def capture_overhead_ms(self) -> float:
@@ -208,6 +225,24 @@ class TrajectoryCapture:
         if self._record is None:
             raise EngineError(f"{method}() was called outside a trajectory; call begin_trajectory() first")
         return self._record
+
+
+def _ended(
+    record: TrajectoryRecord, steps: CapturedSteps, logits: LogitsSpool | None, generated_tokens: Any, text: str
+) -> TrajectoryRecord:
+    trajectory = trajectory_of(record, steps)
+    output = None
+    if generated_tokens is not None:
+        kept = keep("generated_tokens", generated_tokens)
+        check_length("generated_tokens", kept, record)
+        output = int_column("generated_tokens", on_host(kept), MAX_TOKEN, MAX_CANVAS)
+    return replace(
+        record,
+        metadata={**record.metadata, **({"generated_text": text} if text else {})},
+        trajectory=trajectory,
+        generated_tokens=output,
+        logits=None if logits is None else logits.finish(),
+    )
 
 
 def _integer(name: str, value: Any) -> int:

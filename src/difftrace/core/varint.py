@@ -8,16 +8,24 @@ from typing import Final
 from difftrace.core.errors import FormatError
 
 _MOST_BYTES: Final = 9
+_SINGLE: Final = tuple(bytes((value,)) for value in range(0x80))
 
 
 def varint(value: int) -> bytes:
     """Encode `value`, 0 <= value < 2**63."""
+    if value <= 0x7F:
+        return _SINGLE[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def varint_size(value: int) -> int:
+    """Return how many bytes `varint` makes of `value`."""
+    return (value.bit_length() + 6) // 7 or 1
 
 
 class Reader:

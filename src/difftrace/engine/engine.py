@@ -10,10 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from difftrace.core.atomic import move_atomically
 from difftrace.core.captured import TrajectoryRecord
-from difftrace.core.engine_config import DiffTraceConfig, IOMode, check_config
+from difftrace.core.engine_config import DiffTraceConfig, IOMode, check_config, logits_method
 from difftrace.core.errors import DamagedError, EngineError
+from difftrace.core.logits_spool import CapturedLogits, LogitsPlan
 from difftrace.core.text import printable
+from difftrace.engine import logits_files
+from difftrace.engine.distributed import agreeing_ranks
+from difftrace.engine.logits_files import StoredLogits
 from difftrace.engine.replay import ReplayResult, damaged_result, replay_record
 from difftrace.store import BackgroundWriter, Entry, Query, Record, Store
 
@@ -33,8 +38,20 @@ class DiffTraceEngine:
     thread writes it, and `flush`, `replay`, `shutdown`, the end of the interpreter and SIGTERM wait for that, as
     `difftrace.store.BackgroundWriter` describes.
 
+    Logits, with `CaptureGranularity.FULL_LOGITS`, are written to a file for each request while its loop runs, in the
+    folder `logits` beside the store, and the record has their digest. That is by far the most expensive thing to keep:
+    128 positions in 64 steps of LLaDA-8B's vocabulary in bfloat16 are 2.07 GB, which one thread encodes at about
+    150 MB/s on a core; the file takes about 70 % of it where they are kept exactly. A loop that is faster waits for
+    that thread, `end_trajectory` waits for its end and for the disk, and such a record is stored before
+    `store_trajectory` returns, also with `IOMode.ASYNC`. The memory that it takes is bounded, see
+    `difftrace.core.logits_spool`. Exports of the store hold the digests alone.
+
     Args:
-        config: see `difftrace.core.engine_config`; later changes of it have no effect.
+        config: see `difftrace.core.engine_config`; later changes of it have no effect. Its `capture.logits` is set, so
+            that captures made with it write where this engine stores.
+
+    With `distributed.enabled` every rank has an engine and stores the same requests in the same order; their decisions
+    are compared by digest, and the coordinator alone has a store, whose methods raise EngineError elsewhere.
 
     Raises:
         EngineError: a setting cannot have its effect.
@@ -46,7 +63,11 @@ class DiffTraceEngine:
         check_config(self.config)
         self._store: Store | None = None
         self._writer: BackgroundWriter | None = None
-        if self.config.enabled:
+        self._method = logits_method(self.config.compression)
+        self._logits_folder = Path(self.config.store.base_path).absolute() / logits_files.FOLDER
+        self._ranks = agreeing_ranks(self.config.distributed) if self.config.enabled else None
+        stores = self._ranks is None or self._ranks.rank == self.config.distributed.coordinator_rank
+        if self.config.enabled and stores:
             path = Path(self.config.store.base_path) / FILE_NAME
             durability = self.config.store.durability
             self._store = Store(path, durability=durability)
@@ -57,20 +78,27 @@ class DiffTraceEngine:
                 except BaseException:
                     self._store.close()
                     raise
+        # Who stores nothing need not write them to a file first.
+        self.config.capture.logits = LogitsPlan(self._logits_folder, self._method, kept=self._store is not None)
 
     @property
     def store(self) -> Store:
         """The store, for all that an engine has no method for.
 
         Raises:
-            EngineError: `config.enabled` is False.
+            EngineError: `config.enabled` is False, or another rank stores.
         """
         if self._store is None:
+            if self._ranks is not None:
+                coordinator = self.config.distributed.coordinator_rank
+                raise EngineError(f"rank {self._ranks.rank} stores nothing; ask the engine of rank {coordinator}")
             raise EngineError("this engine stores nothing, for its config has enabled=False")
         return self._store
 
     def store_trajectory(self, trajectory: TrajectoryRecord) -> Record | None:
-        """Store what `end_trajectory` returned, and return it as the store keeps it; None with `enabled=False`.
+        """Store what `end_trajectory` returned, and return it as the store keeps it.
+
+        None with `enabled=False`, and on ranks that store nothing.
 
         The same again changes nothing.
 
@@ -78,8 +106,11 @@ class DiffTraceEngine:
             EngineError: the capture has not ended.
             RecordError: the request id, or what was given with the request, cannot be stored as it is.
             ConflictError: a different trajectory has the request id; with `IOMode.ASYNC` raised by the next `flush`,
-                `replay` or `shutdown` instead.
+                `replay` or `shutdown` instead, unless it has logits.
             StoreError: the disk fails, now or, with `IOMode.ASYNC`, since the last call.
+            WriteError: the file of its logits cannot be written.
+            RankError: with `distributed.enabled`, another rank captured something else; nothing is stored. Every rank
+                is told which and where.
         """
         if not isinstance(trajectory, TrajectoryRecord):
             raise EngineError(
@@ -90,17 +121,17 @@ class DiffTraceEngine:
                 f"the capture of '{printable(str(trajectory.request_id))}' has not ended; store what end_trajectory()"
                 " returns"
             )
+        if self._ranks is not None:
+            self._ranks.agree([trajectory.trajectory])
         if self._store is None:
             return None
-        record = Record(
-            trajectory.request_id,
-            trajectory.trajectory,
-            trajectory.generated_tokens,
-            trajectory.model_name or None,
-            trajectory.metadata,
-            trajectory.created_at,
-        )
-        if self._writer is None:
+        logits = trajectory.logits
+        if logits is not None:
+            logits = logits_files.in_method(logits, self._logits_folder, self._method)
+        record = _record(trajectory, logits)
+        if logits is not None:
+            self._put_with_logits(self._store, record, logits)
+        elif self._writer is None:
             self._store.put(record)
         else:
             self._writer.put(record)
@@ -123,6 +154,51 @@ class DiffTraceEngine:
         except DamagedError as error:
             return damaged_result(request_id, str(error))
         return replay_record(record)
+
+    def logits(self, request_id: str) -> StoredLogits:
+        """Return the logits of a stored request: `engine.logits("a")[3]` is what the model returned at step 3, [L, V].
+
+        Nothing is read but what is asked for, and that is checked against the digest in the record.
+
+        Raises:
+            EngineError: no logits were stored with it, or `config.enabled` is False.
+            NotStoredError: nothing is stored under `request_id`.
+            FormatError: the file is missing, damaged, or not the one that was stored.
+            StoreError: what was queued before could not be written, or the store not be read.
+        """
+        store = self.store
+        self.flush()
+        return logits_files.open_stored(self._logits_folder, store.get(request_id))
+
+    def delete(self, *request_ids: str) -> int:
+        """Delete the records of `request_ids` and their logits; return how many there were.
+
+        `store.delete` leaves the logits behind.
+
+        Raises:
+            EngineError: `config.enabled` is False.
+            StoreError: what was queued before could not be written, or the disk fails.
+        """
+        store = self.store
+        self.flush()
+        deleted = store.delete(*request_ids)
+        for request_id in request_ids:
+            logits_files.remove(self._logits_folder, request_id)
+        return deleted
+
+    def remove_unused_logits(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Delete logits of no stored request, as processes that were killed leave behind; return how many there were.
+
+        Args:
+            older_than: leave alone what was written to since; choose it longer than any request takes to be stored.
+
+        Raises:
+            EngineError: `config.enabled` is False.
+            StoreError: what was queued before could not be written, or the store not be read.
+        """
+        store = self.store
+        self.flush()
+        return logits_files.remove_unused(self._logits_folder, store, older_than.total_seconds())
 
     def list_records(
         self, model_name: str | None = None, time_range: tuple[int, int] | None = None, limit: int | None = 100
@@ -185,6 +261,21 @@ class DiffTraceEngine:
 
     close = shutdown
 
+    def _put_with_logits(self, store: Store, record: Record, logits: CapturedLogits) -> None:
+        """Put the file where it belongs, then the record, so that no record lacks its logits."""
+        digest = logits.reference.digest
+        path = logits_files.path_of(self._logits_folder, record.request_id, digest)
+        was_there = path.exists()
+        logits_files.put(logits, path)
+        try:
+            store.put(record)
+        except BaseException:
+            used = logits_files.is_used(store, record.request_id, digest)
+            if not (was_there if used is None else used):
+                # Back to the capture, so that it can be stored again, or goes with it.
+                move_atomically(path, logits.path)
+            raise
+
     def __enter__(self) -> DiffTraceEngine:
         return self
 
@@ -192,6 +283,19 @@ class DiffTraceEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+def _record(captured: TrajectoryRecord, logits: CapturedLogits | None) -> Record:
+    assert captured.trajectory is not None
+    about = {} if logits is None else logits_files.metadata_of(logits.reference.digest, logits.steps)
+    return Record(
+        captured.request_id,
+        captured.trajectory,
+        captured.generated_tokens,
+        captured.model_name or None,
+        {**captured.metadata, **about},
+        captured.created_at,
+    )
 
 
 def _moment(nanoseconds: int) -> datetime:

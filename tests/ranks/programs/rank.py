@@ -8,18 +8,22 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 import difftrace
 from difftrace import Trajectory
-from difftrace.core.errors import RankError
+from difftrace.core.errors import EngineError, RankError
 from difftrace.core.run import Run
+from difftrace.core.trajectory import TrajectoryCapture
+from difftrace.engine import DiffTraceEngine
 from difftrace.models import load_model
 from difftrace.models.reference import reference_model_path
 from difftrace.ranks import Ranks, current
 from difftrace.sampling import generate
+from difftrace.utils.config import DiffTraceConfig
 from difftrace.verification import ModelRunner
 
 STEPS = 12
@@ -88,6 +92,31 @@ def model(ranks: Ranks) -> str:
     return "not noticed"
 
 
+def engine(ranks: Ranks) -> str:
+    """Every rank stores each request; the last one captured something else of the second."""
+    config = DiffTraceConfig.full()
+    config.distributed.enabled = True
+    config.store.base_path = Path(sys.argv[1]).parent / "kept"
+    kept = []
+    with DiffTraceEngine(config) as opened:
+        try:
+            for request in ("first", "second"):
+                capture = TrajectoryCapture(config.capture)
+                capture.begin_trajectory(request, [1], num_diffusion_steps=3, sequence_length=4)
+                for step in range(3):
+                    token = 5 + step + (request == "second" and step == 2 and ranks.rank == ranks.size - 1)
+                    capture.capture_step(step, [1 + step], [token], logits=torch.zeros(4, 8))
+                ended = capture.end_trajectory()
+                kept.append(f"{ended.logits is not None} {opened.store_trajectory(ended) is not None}")
+        except RankError as error:
+            kept.append(str(error).splitlines()[1].strip())
+        try:
+            kept.append(f"{opened.store.count()} {opened.logits('first').steps}")
+        except EngineError as error:
+            kept.append(str(error))
+    return ", ".join(kept)
+
+
 def tensor_parallel(ranks: Ranks) -> str:
     """Every rank has a part of each block's second half, and all decide as a rank with the whole model does."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -125,6 +154,7 @@ SCENES: dict[str, Callable[[Ranks], str]] = {
         first_makes_one_more,
         asked,
         model,
+        engine,
         tensor_parallel,
         last_is_gone,
         after_that,
