@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 # Processes that tests are spread over.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint wheel clean help
+.PHONY: demo test lint docs wheel clean help
 
 help:
 	@echo "make demo   set up $(VENV), verify the quickstart, show what a divergence looks like"
 	@echo "make test   set up $(VENV), run the tests (DIFFTRACE_TEST_FULL=1: with their long loops in full)"
 	@echo "make lint   style, types and layering"
+	@echo "make docs   build docs/ into build/docs, every warning an error"
 	@echo "make wheel  build sdist and wheel into dist/"
 
 $(READY): pyproject.toml constraints-dev.txt
@@ -33,6 +34,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict --quiet
 
 wheel: $(READY)
 	rm -rf dist
