@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from difftrace.core.checked import ReceivedFile, Status
 from difftrace.core.deferred import DeferredRun
+from difftrace.core.text import printable
 from pytest_difftrace import messages
-from pytest_difftrace.checks import Check, judge, judge_again, needs_repeating, needs_writing, observe
+from pytest_difftrace.checks import (
+    Check,
+    Observation,
+    caller,
+    judge,
+    judge_again,
+    made,
+    needs_repeating,
+    needs_writing,
+    observe,
+    to_record,
+)
+from pytest_difftrace.entries import Untold, entry_of
 from pytest_difftrace.forcing import judge_deferred
+from pytest_difftrace.junit import note_properties
+from pytest_difftrace.locations import test_id
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import different_pass
 from pytest_difftrace.platforms import recorded_elsewhere
 from pytest_difftrace.repetition import REPETITION, why_not_repeated
-from pytest_difftrace.session import LOADED, Outcome, notes
+from pytest_difftrace.results import write_received
+from pytest_difftrace.session import LOADED, notes
+from pytest_difftrace.stopwatch import Stopwatch
 from pytest_difftrace.strategies import basis
 
 if TYPE_CHECKING:
@@ -25,7 +45,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True
 
-_OUTCOMES: Final[dict[str, Outcome]] = {
+_STATUSES: Final[dict[str, Status]] = {
     "passed": "verified",
     "diverged": "diverged",
     "missing": "without baseline",
@@ -71,10 +91,25 @@ class Checker:
             TypeError: `run` is something else.
             ValueError: `name` was given before in this test, or holds other than ASCII letters, digits, `_` and `-`.
         """
+        watch, at = Stopwatch(), caller()
         if self._settings.mode == "off":
-            notes(self._item).outcomes.append("skipped")
+            self._note(Untold(test_id(self._item, None), name, self._item.path, at), "skipped", watch)
             return
-        observation = observe(self._item, run, name, self._settings.platform_key)
+        try:
+            self._check(run, name, at, watch)
+        except Exception as error:
+            untold = Untold(test_id(self._item, None), name, self._item.path, at)
+            self._note(untold, "error", watch, text=printable(f"{type(error).__name__}: {error}"))
+            raise
+
+    def _check(
+        self,
+        run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory],
+        name: str | None,
+        at: tuple[Path, int],
+        watch: Stopwatch,
+    ) -> None:
+        observation = observe(self._item, run, name, self._settings.platform_key, at)
         if name in self._names:
             raise ValueError(
                 "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"
@@ -89,51 +124,88 @@ class Checker:
             repetition.second[name] = observation
             return
         if isinstance(run, DeferredRun):
-            check = judge_deferred(run, observation, self._settings)
+            check = judge_deferred(run, observation, self._settings, watch)
         else:
             check = judge(observation, self._settings)
         if self._settings.mode == "record":
             writes = needs_writing(check, self._settings)
             if repetition is not None and (writes or check.verdict == "passed"):
                 repetition.first[name] = check
+                repetition.seconds[name] = watch.seconds
                 if writes:
                     repetition.pending.add(name)
                 return
             if writes:
-                self._fail(
-                    "not recorded (cannot be repeated)",
-                    messages.cannot_be_repeated(observation.line, *why_not_repeated(self._item)),
-                )
-        self._conclude(check)
+                text = messages.cannot_be_repeated(observation.line, *why_not_repeated(self._item))
+                self._fail("not recorded (cannot be repeated)", check, text, watch)
+        self._conclude(check, run, watch)
 
-    def _conclude(self, check: Check) -> None:
+    def _conclude(self, check: Check, run: object, watch: Stopwatch) -> None:
         if needs_repeating(check, self._settings):
-            check = judge_again(check, self._settings)
-        outcome = _OUTCOMES[check.verdict]
+            with watch.paused():
+                check = judge_again(check, self._settings)
+        status = _STATUSES[check.verdict]
         if check.verdict != "passed":
-            self._fail(outcome, self._failure(check))
-        noted = notes(self._item)
+            text = self._failure(check, watch)
+            with watch.paused():
+                received = self._received(check, run)
+            self._fail(status, check, text, watch, received)
         if self._settings.mode == "record":
-            noted.outcomes.append("unchanged")
+            self._note(check.observation, "unchanged", watch, check)
             return
+        noted = notes(self._item)
         different = different_pass(check, self._item.nodeid, self._settings)
         if different is not None:
             noted.passes.append(different)
-        noted.outcomes.append("allowed" if different is not None and different.allowed_by else outcome)
+        self._note(
+            check.observation, "allowed" if different is not None and different.allowed_by else status, watch, check
+        )
         if check.forced is not None and check.forced.same:
             noted.scored.append(basis(check.forced))
         elsewhere = recorded_elsewhere(check)
         if elsewhere is not None:
             noted.elsewhere.append(elsewhere)
 
-    def _failure(self, check: Check) -> str:
+    def _failure(self, check: Check, watch: Stopwatch) -> str:
         text = messages.failure(check, self._settings, self._item.config)
         if check.verdict != "diverged" or not self._settings.bisect:
             return text
         from pytest_difftrace.bisecting import bisection
 
-        return "\n".join([text, "", *bisection(check, self._item)])
+        with watch.paused():
+            return "\n".join([text, "", *bisection(check, self._item)])
 
-    def _fail(self, outcome: Outcome, text: str) -> None:
-        notes(self._item).outcomes.append(outcome)
+    def _received(self, check: Check, run: object) -> ReceivedFile | None:
+        """Write the run of a failed check to the results folder; a deferred one is denoised for it."""
+        try:
+            if isinstance(run, DeferredRun):
+                check = replace(check, observation=made(check.observation, run.run, self._settings.platform_key))
+            # All logits of a run lie beside a baseline, not beside what is there to be looked at.
+            received = replace(to_record(check), logits=None)
+            return write_received(self._item.config, self._item.path, received, check.target.name)
+        except Exception as error:
+            # The check has failed already, and it is its own failure that is to be shown.
+            told = f"received run of {self._item.nodeid} not written: {error or type(error).__name__}"
+            notes(self._item).problems.append(printable(told))
+            return None
+
+    def _note(
+        self,
+        observation: Observation | Untold,
+        status: Status,
+        watch: Stopwatch,
+        check: Check | None = None,
+        text: str | None = None,
+        received: ReceivedFile | None = None,
+    ) -> None:
+        entry = entry_of(
+            self._item, observation, status, self._settings, watch.seconds, check=check, text=text, received=received
+        )
+        notes(self._item).entries.append(entry)
+        note_properties(self._item, [entry])
+
+    def _fail(
+        self, status: Status, check: Check, text: str, watch: Stopwatch, received: ReceivedFile | None = None
+    ) -> None:
+        self._note(check.observation, status, watch, check, text, received)
         pytest.fail(text, pytrace=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,19 +14,23 @@ from typing import Literal
 import pytest
 
 from difftrace.core import policies
-from difftrace.core.baseline import dump, load
+from difftrace.core.audit import Audit
+from difftrace.core.baseline import dump, load, parse
+from difftrace.core.baseline_names import baseline_path
 from difftrace.core.budgets import amplification
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.comparison import Divergence
 from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import FormatError, NewerFormatError
+from difftrace.core.file_format import read_file
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.recording import Baseline, TestId
 from difftrace.core.run import HoldsRun, Run
 from difftrace.core.side_logits import lies_beside, open_beside
 from difftrace.core.trajectory import Trajectory
-from pytest_difftrace.locations import baseline_path, test_id
+from pytest_difftrace.locations import test_id
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import PLATFORM_KEY
 
@@ -43,17 +48,21 @@ class Observation:
         test: the check.
         run: what was observed, as the baseline it would be recorded as.
         module: file of the test.
-        line: where the check is, "tests/test_sum.py:7".
+        at: file and line of the check.
+        line: the same as text, "tests/test_sum.py:7".
         repeat: runs the same again; None where that is not possible.
         logits: the file of all its logits; None where they were not recorded.
+        audit: what its loop drew and selected; None where that was not asked for.
     """
 
     test: TestId
     run: Baseline
     module: Path
+    at: tuple[Path, int]
     line: str
     repeat: Callable[[], Baseline] | None = None
     logits: RecordedLogits | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Check:
         problem: the reader's one line for "unreadable" and "newer".
         shared: whether `source` is the file for all platforms, else the one for this platform.
         forced: what scoring the golden canvases found, where that was done.
+        sha256: digest of the bytes of `source`, None where there is no such file.
     """
 
     observation: Observation
@@ -86,9 +96,12 @@ class Check:
     problem: str | None = None
     shared: bool = True
     forced: ForcedVerdict | None = None
+    sha256: str | None = None
 
 
-def observe(item: pytest.Item, value: object, name: str | None, platform_key: str | None) -> Observation:
+def observe(
+    item: pytest.Item, value: object, name: str | None, platform_key: str | None, at: tuple[Path, int]
+) -> Observation:
     """Return what a test handed to `difftrace.check`; `platform_key` replaces what the run calls its platform.
 
     Of a deferred run, which is not made for it, that is what is declared of it: it holds no decisions yet.
@@ -100,8 +113,8 @@ def observe(item: pytest.Item, value: object, name: str | None, platform_key: st
     test = test_id(item, name)
     run = value.declared if isinstance(value, DeferredRun) else _as_run(value)
     repeat = None if run.repeat is None else partial(_repeated, run.repeat, test, platform_key)
-    observed, line = _as_baseline(run, test, platform_key), _line_of_caller(item.config)
-    return Observation(test, observed, item.path, line, repeat, run.logits)
+    line = f"{relative(at[0], item.config)}:{at[1]}"
+    return Observation(test, _as_baseline(run, test, platform_key), item.path, at, line, repeat, run.logits, run.audit)
 
 
 def made(observation: Observation, run: Run, platform_key: str | None) -> Observation:
@@ -123,18 +136,20 @@ def find(observation: Observation, settings: Settings) -> Check:
     target = own if settings.per_platform or _exists(own) else shared
     source = next((path for path in (own, shared) if _exists(path)), None)
     if source is None:
-        return Check(observation, "missing", target, target)
-    verdict: Verdict
+        return Check(observation, "missing", target, target, shared=target == shared)
+    found = Check(observation, "diverged", source, target, shared=source == shared)
     try:
-        golden = load(source)
+        data, named = read_file(source, MAX_BASELINE_BYTES)
+        found = replace(found, sha256=f"sha256:{hashlib.sha256(data).hexdigest()}")
+        golden = parse(data, named)
         if golden.logits is not None:
             open_beside(source, golden.logits)
     except FormatError as error:
-        verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
-        return Check(observation, verdict, source, target, problem=str(error))
+        verdict: Verdict = "newer" if isinstance(error, NewerFormatError) else "unreadable"
+        return replace(found, verdict=verdict, problem=str(error))
     if golden.test is not None and golden.test != test:
-        return Check(observation, "foreign", source, target, golden)
-    return Check(observation, "diverged", source, target, golden, shared=source == shared)
+        return replace(found, verdict="foreign", golden=golden)
+    return replace(found, golden=golden)
 
 
 def compared(check: Check, settings: Settings) -> Check:
@@ -291,11 +306,12 @@ def _as_run(value: object) -> Run:
     )
 
 
-def _line_of_caller(config: pytest.Config) -> str:
+def caller() -> tuple[Path, int]:
+    """Return file and line of the innermost code that is not the plugin's own."""
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pytest_difftrace."):
         frame = frame.f_back
-    return f"{relative(Path(frame.f_code.co_filename), config)}:{frame.f_lineno}"
+    return Path(frame.f_code.co_filename), frame.f_lineno
 
 
 def relative(path: Path, config: pytest.Config) -> str:

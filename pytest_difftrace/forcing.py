@@ -12,12 +12,13 @@ from difftrace.core.identity_rules import identity_finding
 from difftrace.core.recording import Baseline
 from pytest_difftrace.checks import Check, Observation, compared, find, judged_as, made
 from pytest_difftrace.options import Settings
+from pytest_difftrace.stopwatch import Stopwatch
 
 __tracebackhide__ = True
 
 
-def judge_deferred(run: DeferredRun, observation: Observation, settings: Settings) -> Check:
-    """Compare `run`, of which `observation` has what is declared, with its baseline.
+def judge_deferred(run: DeferredRun, observation: Observation, settings: Settings, watch: Stopwatch) -> Check:
+    """Compare `run`, of which `observation` has what is declared, with its baseline; the model's time is no check's.
 
     Its canvases are scored if the run was not denoised so far and is declared to be the golden one over again. What
     they do not settle is denoised and compared as any other run.
@@ -26,10 +27,13 @@ def judge_deferred(run: DeferredRun, observation: Observation, settings: Setting
     if check.verdict != "diverged":
         return check
     assert check.golden is not None
-    verdict = None if run.made else _scored(run, observation.run, check.golden)
+    with watch.paused():
+        verdict = None if run.made else _scored(run, observation.run, check.golden)
     if verdict is not None and verdict.same:
         return replace(check, verdict="passed", forced=verdict)
-    check = compared(replace(check, observation=made(observation, run.run, settings.platform_key)), settings)
+    with watch.paused():
+        denoised = run.run
+    check = compared(replace(check, observation=made(observation, denoised, settings.platform_key)), settings)
     return check if verdict is None else _with_verdict(check, verdict, settings)
 
 

@@ -12,6 +12,7 @@ from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
 from difftrace.core.text import printable
+from difftrace.reports.audit import audit_lines
 from difftrace.reports.failure import divergence_text
 from difftrace.reports.logits import logits_lines
 from difftrace.reports.scored import divergent_steps_lines
@@ -20,20 +21,33 @@ from pytest_difftrace.checks import Check, Observation, relative
 from pytest_difftrace.options import Settings
 from pytest_difftrace.platforms import explanation, recorded_elsewhere
 
+# Most lines of an audit; all of it is in `rec.capture(output).audit`.
+_AUDIT_LINES = 8
+
 _NEEDS_NO_QUOTES = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 _SAFE_IN_DOUBLE_QUOTES = re.compile(r"[^\"$`\\!%\x00-\x1f]+")
 
 
 def record_command(observation: Observation, config: pytest.Config) -> str:
     """Return the command that records the test, to be run where this pytest was started."""
+    return command_line([*record_words(config), f"{relative(observation.module, config)}::{observation.test.id}"])
+
+
+def record_words(config: pytest.Config) -> list[str]:
+    """Return "pytest --difftrace-record" with the options that the checks were judged by: only what fails is recorded
+    anew.
+    """
     words = ["pytest", "--difftrace-record"]
-    # What the check was judged by belongs to it: only what fails is recorded anew.
     for name in ("policy", "fail_on", "model", "profile", "platform_key"):
         given: str | list[str] | None = config.getoption(f"difftrace_{name}")
         value = ",".join(given) if isinstance(given, list) else given
         if value:
             words.append(f"--difftrace-{name.replace('_', '-')}={value}")
-    words.append(f"{relative(observation.module, config)}::{observation.test.id}")
+    return words
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return words as a shell takes them, and as a terminal may show them."""
     return printable(" ".join(map(_quoted, words)))
 
 
@@ -64,7 +78,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
         subject=_subject(check, check.classification, settings),
         where=where,
         reasons=_reasons(check, check.classification, settings),
-        advice=_advice(check.classification, command),
+        advice=[*_audited(observation), *_advice(check.classification, command)],
     )
 
 
@@ -98,6 +112,16 @@ def _reasons(check: Check, found: Classification, settings: Settings) -> list[st
     return [*steps, *reason_lines(found, check.judgement.reason if told else None), *logits]
 
 
+def _audited(observation: Observation) -> list[str]:
+    """Return what the loop drew at random and where its selections were tied, if that was asked for."""
+    if observation.audit is None:
+        return []
+    model = observation.run.model
+    lines = audit_lines(observation.audit, vocabulary=None if model is None else model.vocab_size)
+    more = [f"  and {len(lines) - _AUDIT_LINES} more lines"] if len(lines) > _AUDIT_LINES else []
+    return ["What the loop drew and selected:", *(f"  {line}" for line in lines[:_AUDIT_LINES]), *more, ""]
+
+
 def _advice(found: Classification, command: str) -> list[str]:
     if found.divergence_class == "RUN_TO_RUN":
         return [
@@ -124,6 +148,7 @@ def not_reproducible(
         where=[_line(first)],
         reasons=reasons,
         advice=[
+            *_audited(second),
             "A baseline that its own test does not reproduce would fail at random. Look for randomness without a",
             "seed, the clock, or state that one run leaves to the next, then record again.",
         ],

@@ -53,6 +53,10 @@ class Settings:
         allow: those that pass under any.
         bisect: look for the module at fault where a check fails.
         strategy: whether runs of the `llada` fixture are denoised for their check or their baselines' canvases scored.
+        report: the report file that was asked for.
+        html: the page that was asked for.
+        results: the results folder.
+        results_confined: the ini file or nobody named that folder, so that it has to be in the root folder.
     """
 
     mode: Mode
@@ -68,6 +72,10 @@ class Settings:
     allow: frozenset[str] = frozenset()
     bisect: bool = False
     strategy: Strategy = "rerun"
+    report: Path | None = None
+    html: Path | None = None
+    results: Path = Path(".difftrace")
+    results_confined: bool = True
 
 
 class _RecordAction(argparse.Action):
@@ -154,6 +162,28 @@ def add_options(parser: pytest.Parser) -> None:
         dest="difftrace_platform_key",
         help="What this platform is called in names of baselines and in what they record (default: by the device).",
     )
+    group.addoption(
+        "--difftrace-report",
+        metavar="FILE.json",
+        default=None,
+        dest="difftrace_report",
+        help="Write what became of every check to this file, as JSON.",
+    )
+    group.addoption(
+        "--difftrace-html",
+        metavar="FILE",
+        default=None,
+        dest="difftrace_html",
+        help="Write a page that shows every check, with golden and observed runs side by side, to this file.",
+    )
+    group.addoption(
+        "--difftrace-results",
+        metavar="DIR",
+        default=None,
+        dest="difftrace_results",
+        help="Where the runs of failed checks go, with a report of them, for difftrace diff and difftrace accept"
+        " (default: .difftrace in the root folder).",
+    )
     # No default, so that it can be told whether the file asks for the mode.
     parser.addini("difftrace_mode", "verify (default) or off", default="")
     parser.addini("difftrace_policy", "exact (default), near-tie, tokens or text", default="exact")
@@ -164,6 +194,8 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("difftrace_model", "model folder or hub id of the llada fixture", default="")
     parser.addini("difftrace_profile", "determinism profile of the llada fixture", default="")
     parser.addini("difftrace_platform_key", "what this platform is called", default="")
+    parser.addini("difftrace_html", "page that shows every check, seen from the ini file's folder", default="")
+    parser.addini("difftrace_results", "results folder, inside the root folder (.difftrace)", default=".difftrace")
     parser.addini("difftrace_per_platform", "record one baseline per platform", type="bool", default=False)
 
 
@@ -217,12 +249,15 @@ def resolve(config: pytest.Config) -> Settings:
     fail_on, allow = _exceptions(config)
     asked_model: str | None = config.getoption("difftrace_model")
     ini_folder = config.inipath.parent if config.inipath else config.rootpath
+    started: Path = config.invocation_params.dir
+    report: str | None = config.getoption("difftrace_report")
+    results: str | None = config.getoption("difftrace_results")
     return Settings(
         mode="record" if record else "verify" if verify else ini_mode,
         scope=record or "changed",
         policy=config.getoption("difftrace_policy") or ini_policy,
         model=asked_model or config.getini("difftrace_model") or None,
-        model_folder=config.invocation_params.dir if asked_model else ini_folder,
+        model_folder=started if asked_model else ini_folder,
         per_platform=config.getini("difftrace_per_platform"),
         explicit=bool(record or verify),
         profile=profile(config, config.option),
@@ -231,6 +266,10 @@ def resolve(config: pytest.Config) -> Settings:
         allow=allow,
         bisect=config.getoption("difftrace_bisect") or config.getini("difftrace_bisect"),
         strategy=config.getoption("difftrace_strategy") or ini_strategy,
+        report=started / report if report else None,
+        html=_html(config, ini_folder),
+        results=started / results if results else ini_folder / config.getini("difftrace_results"),
+        results_confined=not results,
     )
 
 
@@ -258,6 +297,22 @@ def _exceptions(config: pytest.Config) -> tuple[frozenset[str], frozenset[str]]:
 
 def _listed(values: Sequence[str]) -> list[str]:
     return [name for value in values for name in re.split(r"[\s,]+", value) if name]
+
+
+def _html(config: pytest.Config, ini_folder: Path) -> Path | None:
+    given: str | None = config.getoption("difftrace_html")
+    ini: str = config.getini("difftrace_html")
+    if given:
+        return config.invocation_params.dir / given
+    if not ini:
+        return None
+    page = ini_folder / ini
+    if not page.resolve().is_relative_to(config.rootpath.resolve()):
+        raise pytest.UsageError(
+            f"ini option difftrace_html = {ini!r}: leads out of the root folder; name it on the command line,"
+            " --difftrace-html=FILE, if it is meant"
+        )
+    return page
 
 
 def _platform_key(config: pytest.Config) -> str | None:

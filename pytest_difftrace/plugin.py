@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_difftrace import foreign, options, reporting, workers
+from pytest_difftrace import foreign, manifest, on_github, options, reporting, workers, writing
 from pytest_difftrace.fixtures import difftrace, llada
 from pytest_difftrace.session import SESSION, Session
 
@@ -43,6 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = options.resolve(config)
     session = config.stash[SESSION] = Session(settings)
     config.pluginmanager.register(reporting.Tally(session), "difftrace-tally")
+    collected = manifest.Manifest()
+    config.pluginmanager.register(manifest.Collecting(collected), "difftrace-manifest")
+    if writing.writes(config):
+        config.pluginmanager.register(writing.Writing(config, session, collected), "difftrace-writing")
+        if settings.html is not None:
+            from pytest_difftrace.exploring import Exploring
+
+            config.pluginmanager.register(Exploring(session), "difftrace-exploring")
+        if on_github.applies():
+            config.pluginmanager.register(on_github.OnGitHub(), "difftrace-on-github")
     if settings.explicit:
         foreign.refuse()
     if settings.mode == "record":

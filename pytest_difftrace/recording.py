@@ -5,13 +5,15 @@ This module is registered as a plugin in record mode alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import pytest
 
 from difftrace.core.baseline import save
+from difftrace.core.checked import Status
 from difftrace.core.classes import Finding
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.errors import DiffTraceError
@@ -21,10 +23,12 @@ from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages
 from pytest_difftrace.checks import Check, loses_budget, loses_probes, to_record, verdict_on, written
+from pytest_difftrace.entries import entry_of
+from pytest_difftrace.junit import note_properties
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
 from pytest_difftrace.reporting import attach
-from pytest_difftrace.session import SESSION, Outcome, notes
+from pytest_difftrace.session import SESSION, Entry, notes
 
 _REPEATABLE = "A recorded test runs twice: whatever it changes outside its fixtures it must put back or allow for."
 
@@ -45,9 +49,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             _forget_output(item)
             item.user_properties[:] = properties
             reports = _run(item)
-            _blame_second_run(reports, repetition)
+            _blame_second_run(item, reports, repetition)
         else:
-            _settle_first_run(reports, repetition)
+            _settle_first_run(item, reports, repetition)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         stopping = item.session.shouldfail or item.session.shouldstop
@@ -128,22 +132,38 @@ def _start_again(item: pytest.Item, repetition: Repetition) -> None:
     repetition.open = True
 
 
-def _settle_first_run(reports: list[pytest.TestReport], repetition: Repetition) -> None:
+def _entries(
+    item: pytest.Item, repetition: Repetition, names: Iterable[str | None], status: Status, text: str | None = None
+) -> list[Entry]:
+    """Return what became of checks, in the order of the test."""
+    settings = item.config.stash[SESSION].settings
+    named = set(names)
+    entries = [
+        entry_of(item, check.observation, status, settings, repetition.seconds.get(name, 0.0), check=check, text=text)
+        for name, check in repetition.first.items()
+        if name in named
+    ]
+    note_properties(item, entries)
+    return entries
+
+
+def _settle_first_run(item: pytest.Item, reports: list[pytest.TestReport], repetition: Repetition) -> None:
     """Count the checks of a test that does not run again: nothing to write, or it did not pass."""
     report = reports[-1]
-    lost: Outcome = "not recorded (test skipped)" if report.skipped else "not recorded (test failed)"
-    attach(report, [lost if name in repetition.pending else "unchanged" for name in repetition.first])
+    lost: Status = "not recorded (test skipped)" if report.skipped else "not recorded (test failed)"
+    attach(report, _entries(item, repetition, repetition.pending, lost))
+    attach(report, _entries(item, repetition, repetition.first.keys() - repetition.pending, "unchanged"))
 
 
-def _blame_second_run(reports: list[pytest.TestReport], repetition: Repetition) -> None:
+def _blame_second_run(item: pytest.Item, reports: list[pytest.TestReport], repetition: Repetition) -> None:
     """Say of a test that passed in its first run and not in its second that it cannot be repeated."""
     report = reports[-1]
     if repetition.concluded or (len(reports) == 2 and report.passed):
         return
-    attach(report, ["not recorded (cannot be repeated)"] * len(repetition.pending))
     line = next(iter(repetition.first.values())).observation.line
     ended = "was skipped" if report.skipped else "failed"
     text = messages.cannot_be_repeated(line, f"the test passed in its first run and {ended} in its second", _REPEATABLE)
+    attach(report, _entries(item, repetition, repetition.pending, "not recorded (cannot be repeated)", text))
     if report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", text
     else:
@@ -154,27 +174,30 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
     """Write what both runs agree on, or fail the test and write nothing."""
     repetition.concluded = True
     noted = notes(item)
-    outcomes = noted.outcomes
+    told = partial(_entries, item, repetition)
     text = _obstacle(repetition)
     if text is not None:
-        outcomes += ["not recorded (cannot be repeated)"] * len(repetition.pending)
+        noted.entries += told(repetition.pending, "not recorded (cannot be repeated)", text)
         pytest.fail(text, pytrace=False)
     settings = item.config.stash[SESSION].settings
     found = {name: _two_runs(repetition, name) for name in repetition.first}
     parted = [name for name in found if not _reproduces(repetition, name, found[name], settings)]
     if parted:
-        outcomes += ["not reproducible"] * len(parted)
-        outcomes += ["not recorded (test failed)"] * len(repetition.pending.difference(parted))
-        pytest.fail(_parting(repetition, parted[0], found[parted[0]]), pytrace=False)
-    checks = [check for name, check in repetition.first.items() if name in repetition.pending]
-    outcomes += ["unchanged"] * (len(repetition.first) - len(checks))
-    for index, check in enumerate(checks):
+        text = _parting(repetition, parted[0], found[parted[0]])
+        noted.entries += told(parted, "not reproducible", text)
+        noted.entries += told(repetition.pending.difference(parted), "not recorded (test failed)")
+        pytest.fail(text, pytrace=False)
+    names = [name for name in repetition.first if name in repetition.pending]
+    noted.entries += told(repetition.first.keys() - repetition.pending, "unchanged")
+    for index, name in enumerate(names):
+        check = repetition.first[name]
         problem = _write(check, item.config)
         if problem is not None:
-            outcomes += ["not recorded (could not be written)"] * (len(checks) - index)
+            noted.entries += told(names[index:], "not recorded (could not be written)", problem)
             pytest.fail(problem, pytrace=False)
-        outcomes.append("new" if check.verdict == "missing" or check.source != check.target else "changed")
-        if found[check.observation.test.name].divergence_class != "IDENTICAL":
+        new = check.verdict == "missing" or check.source != check.target
+        noted.entries += told([name], "new" if new else "changed")
+        if found[name].divergence_class != "IDENTICAL":
             noted.remarks.append("logits not reproducible")
         if loses_budget(check):
             noted.remarks.append("budget dropped")

@@ -18,6 +18,7 @@ class Repetition:
         attempt: the run that is under way, 1 or 2.
         open: whether the test function has not ended yet.
         first: checks of the first run by name.
+        seconds: how long each took there, by name.
         pending: names of those whose baseline is to be written.
         second: observations of the second run by name.
         obstacle: why nothing may be written although both runs passed.
@@ -27,6 +28,7 @@ class Repetition:
     attempt: int = 1
     open: bool = True
     first: dict[str | None, Check] = field(default_factory=dict)
+    seconds: dict[str | None, float] = field(default_factory=dict)
     pending: set[str | None] = field(default_factory=set)
     second: dict[str | None, Observation] = field(default_factory=dict)
     obstacle: str | None = None

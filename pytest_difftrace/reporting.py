@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_difftrace import passes, platforms, strategies
+from pytest_difftrace import next_steps, passes, platforms, strategies
 from pytest_difftrace.colour import colour_failures
 from pytest_difftrace.options import Settings
 from pytest_difftrace.passes import Pass
 from pytest_difftrace.platforms import Elsewhere
-from pytest_difftrace.session import NOTES, SESSION, Outcome, Session
+from pytest_difftrace.session import NOTES, SESSION, Entry, Session
 
 FOLDER: Final = "__difftrace__"
 _PREFIX: Final = "difftrace: "
@@ -56,9 +56,10 @@ def _exceptions(settings: Settings) -> str:
 def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Put on `report` what the item noted in this phase, as plain JSON, so that xdist carries it to the controller."""
     noted = item.stash.get(NOTES, None)
-    if noted is not None and (noted.outcomes or noted.models):
+    if noted is not None and (noted.entries or noted.models):
         attached = {
-            "outcomes": noted.outcomes,
+            "entries": noted.entries,
+            "problems": noted.problems,
             "models": noted.models,
             "worker": getattr(item.config, "workerinput", {}).get("workerid", ""),
             "elsewhere": [list(one) for one in noted.elsewhere],
@@ -76,11 +77,11 @@ def annotate(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
         crash.message = crash.message.partition("\n")[0]
 
 
-def attach(report: pytest.TestReport, outcomes: list[Outcome]) -> None:
-    """Put outcomes on a report that is already made."""
-    if outcomes:
-        noted = {"outcomes": [], **getattr(report, _NOTED, {})}
-        setattr(report, _NOTED, {**noted, "outcomes": [*noted["outcomes"], *outcomes]})
+def attach(report: pytest.TestReport, entries: list[Entry]) -> None:
+    """Put what became of checks on a report that is already made."""
+    if entries:
+        noted = {"entries": [], **getattr(report, _NOTED, {})}
+        setattr(report, _NOTED, {**noted, "entries": [*noted["entries"], *entries]})
 
 
 class Tally:
@@ -92,7 +93,10 @@ class Tally:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one report."""
         noted: dict[str, Any] = getattr(report, _NOTED, {})
-        self._session.outcomes.update(noted.get("outcomes", ()))
+        for entry in noted.get("entries", ()):
+            # One that is run again (pytest-rerunfailures) counts once, as it ended.
+            self._session.entries[entry["check"]["nodeid"], entry["check"]["name"]] = entry
+        self._session.problems.extend(one for one in noted.get("problems", ()) if one not in self._session.problems)
         for model in noted.get("models", ()):
             self._session.workers.setdefault(model, set()).add(noted["worker"])
         self._session.elsewhere.update(Elsewhere(*one) for one in noted.get("elsewhere", ()))
@@ -113,7 +117,11 @@ class Tally:
         session = config.stash[SESSION]
         counts = session.outcomes
         below = passes.lines(session.passes, config.get_verbosity() > 0)
-        if counts and (session.settings.explicit or counts["skipped"] or counts["allowed"] or below):
+        if (
+            config.get_verbosity() > -2
+            and counts
+            and (session.settings.explicit or counts["skipped"] or counts["allowed"] or below)
+        ):
             good = all(outcome in _GOOD for outcome in counts)
             terminalreporter.write_line(summary(session), green=good, red=not good)
         for line in (*below, *_remarks(session)):
@@ -123,6 +131,10 @@ class Tally:
                 terminalreporter.write_line(f"{_PREFIX}{count} verified by scoring golden canvases{rests_on}")
             for one, count in sorted(session.elsewhere.items()):
                 terminalreporter.write_line(platforms.summary(one, count))
+        for line in next_steps.step_lines(config):
+            terminalreporter.write_line(line, bold=True)
+        for problem in session.problems:
+            terminalreporter.write_line(f"{_PREFIX}{problem}", red=True)
         if getattr(config.option, "dist", None) == "loadgroup":
             for line in scattered(session):
                 terminalreporter.write_line(line, yellow=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -18,16 +19,20 @@ from difftrace.core.schemas import violation
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_harness", BENCHMARKS / "_harness.py")
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their own module up by name.
-    sys.modules["_harness"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    return _module("_harness")
 
 
 def test_pairs_are_interleaved_and_compared_pair_by_pair(harness: ModuleType) -> None:
@@ -196,3 +201,41 @@ def test_capturing_logits_is_measured(tmp_path: Path) -> None:
     aimed = {figure["name"]: figure["at_most"] for figure in document["figures"] if figure["at_most"] is not None}
     assert aimed == {"lossy:0.1: extra memory": 512, "lossy:0.1: largest error": 0.1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["logits.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("compression", ["--runs", "3", "--logits-steps", "1"], {"the paper's lossless, published": 5203}),
+        ("replay", ["--trajectories", "5"], {"not exact, of all, by the copy kept apart": 0}),
+        ("capture", ["--runs", "2"], {"  the paper's, published, MI300X": 14.6}),
+        ("scalability", ["--trajectories", "8", "--most", "2"], {"  missing or not exact": 0}),
+    ],
+)
+def test_the_benchmarks_beside_the_papers_run_and_draw(
+    tmp_path: Path, name: str, arguments: list[str], expected: dict[str, float]
+) -> None:
+    file, chart = tmp_path / "result.json", tmp_path / "charts" / "result.svg"
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments, "--json", str(file), "--svg", str(chart)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # So few say nothing about targets of time.
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    assert expected.items() <= {figure["name"]: figure["value"] for figure in document["figures"]}.items()
+    drawn = ElementTree.parse(chart).getroot()
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) > 3
+    assert str(Path.cwd()) not in chart.read_text()
+
+
+def test_128_tokens_in_64_steps_take_at_most_450_bytes(harness: ModuleType) -> None:
+    codec = _module("codec")
+    (size,) = [row for row in codec.measure_sizes() if row.name == "L=128, T=64"]
+    assert size.decision_bytes <= size.most_bytes == 450 < codec.PAPER_BYTES
+
+
+def test_a_folder_that_is_not_the_papers_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "compression.py"), "--runs", "1", "--logits-steps", "1"]
+    done = subprocess.run([*command, "--paper", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is no checkout of" in done.stderr

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from difftrace.core.atomic import open_atomically, write_atomically
+from difftrace.core.atomic import open_atomically, replace_quickly, write_all_atomically, write_atomically
 from difftrace.core.errors import WriteError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and limits of POSIX")
@@ -160,3 +160,25 @@ def test_a_disk_that_fails_between_the_pieces_is_a_write_error(golden: Path) -> 
     with pytest.raises(WriteError, match="free space on its disk"):
         fail_half_way()
     assert golden.read_bytes() == b"old"
+
+
+def test_several_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "new" / "other"
+    one.write_bytes(b"old")
+    write_all_atomically({one: b"1", other: b"2"})
+    assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
+    blocked = tmp_path / "one" / "below"
+    with pytest.raises(WriteError, match="below: could not be written"):
+        write_all_atomically({other: b"3", blocked: b"4"})
+    assert other.read_bytes() == b"2"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "one", "other"]
+
+
+def test_a_quick_replacement_is_whole_too(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    replace_quickly(path, b"1")
+    replace_quickly(path, b"2")
+    assert path.read_bytes() == b"2"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+    with pytest.raises(WriteError, match="could not be written"):
+        replace_quickly(path / "below", b"3")

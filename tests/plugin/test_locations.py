@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from difftrace.cli import baseline_files
+from difftrace.core import baseline_names
+from difftrace.core.baseline_names import baseline_path, file_stem
 from difftrace.core.recording import TestId
 from pytest_difftrace import reporting
-from pytest_difftrace.locations import baseline_path, file_stem
 
 HASHED = re.compile(r".+~[0-9a-f]{8}")
 
@@ -132,4 +132,4 @@ def test_names_that_are_no_file_names_are_refused(suite, run_pytest, baselines, 
 
 
 def test_commands_look_for_baselines_where_the_plugin_puts_them() -> None:
-    assert baseline_files.FOLDER == reporting.FOLDER
+    assert baseline_names.FOLDER == reporting.FOLDER

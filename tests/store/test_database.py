@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,6 +21,19 @@ Make = Callable[..., Record]
 Finish = Callable[..., "subprocess.CompletedProcess[str]"]
 
 posix = pytest.mark.skipif(os.name != "posix", reason="forks, limits and users of POSIX")
+
+
+@pytest.mark.parametrize(("durability", "level"), [("power", 2), ("process", 1)])
+def test_a_commit_waits_for_what_was_asked_for(path: Path, durability: Literal["power", "process"], level: int) -> None:
+    with Store(path, durability=durability) as store, store._database.reading() as connection:
+        # 2 is FULL, which waits for the disk at each commit, 1 is NORMAL, which does not.
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_another_durability_is_refused(path: Path) -> None:
+    with pytest.raises(StoreError, match='durability is \'none\'; it must be "power" or "process"'):
+        Store(path, durability="none")  # type: ignore[arg-type]
+    assert not path.exists()
 
 
 def test_threads_share_one_store(store: Store, make_record: Make) -> None:

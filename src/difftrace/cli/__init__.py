@@ -17,12 +17,16 @@ from difftrace.core.errors import DiffTraceError
 from difftrace.core.text import printable
 
 _COMMANDS = {
+    "accept": "difftrace.cli.accept",
     "bisect": "difftrace.cli.bisect",
     "calibrate": "difftrace.cli.calibrate",
     "diff": "difftrace.cli.diff",
     "doctor": "difftrace.cli.doctor",
+    "html": "difftrace.cli.html",
     "info": "difftrace.cli.info",
     "layers": "difftrace.cli.layers",
+    "merge": "difftrace.cli.merge",
+    "prune": "difftrace.cli.prune",
     "replay": "difftrace.cli.replay",
     "scan": "difftrace.cli.scan",
     "show": "difftrace.cli.show",

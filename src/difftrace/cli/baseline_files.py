@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
+from difftrace.core.baseline_names import FOLDER
 from difftrace.core.errors import DiffTraceError
-
-FOLDER: Final = "__difftrace__"
 
 
 def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -63,13 +63,66 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "see to its folder")
-        reason = printable(error.strerror or str(error))
-        raise WriteError(
-            f"{printable(str(path))}: could not be written ({reason}); nothing was changed."
-            f" To go on, {advice} and run the command again"
-        ) from error
+        raise _write_error(path, error) from error
     _sync_folder(path.parent)
+
+
+def replace_quickly(path: str | os.PathLike[str], data: bytes) -> None:
+    """Do the same without waiting for the disk: whole also if this process dies, not if the machine does.
+
+    Raises:
+        WriteError: it did not work; the old content is whole.
+    """
+    path = Path(path)
+    temporary = path.parent / f".difftrace-{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def write_all_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: every one is on the disk under a temporary name before the first takes its place.
+
+    Raises:
+        WriteError: it did not work; unless the system failed between two renamings, nothing was changed.
+    """
+    staged: list[tuple[Path, Path]] = []
+    path = Path()
+    try:
+        for path, data in contents.items():
+            temporary = path.parent / f".difftrace-{secrets.token_hex(8)}.tmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged.append((temporary, path))
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged:
+            temporary.replace(path)
+    except BaseException as error:
+        for temporary, _ in staged:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _write_error(path, error) from error
+        raise
+    for folder in {path.parent for path in contents}:
+        _sync_folder(folder)
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    advice = _ADVICE.get(error.errno or 0, "see to its folder")
+    reason = printable(error.strerror or str(error))
+    return WriteError(
+        f"{printable(str(path))}: could not be written ({reason}); nothing was changed."
+        f" To go on, {advice} and run the command again"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

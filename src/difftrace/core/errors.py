@@ -27,6 +27,14 @@ class WriteError(DiffTraceError):
     """A file could not be written; what was there before is untouched."""
 
 
+class PathError(DiffTraceError, ValueError):
+    """A path leads out of the folder that it belongs in."""
+
+
+class ReportError(DiffTraceError):
+    """A report cannot be used for what was asked, or not here."""
+
+
 class ModelError(DiffTraceError):
     """A model or tokenizer folder cannot be loaded as it is."""
 
@@ -91,8 +99,16 @@ class NotStoredError(StoreError, LookupError):
     """No record has the request id."""
 
 
+class DamagedError(StoreError):
+    """A stored record breaks a rule of its columns or does not match its digests."""
+
+
 class BusyError(StoreError):
     """Another process or thread kept the store locked for longer than this one was to wait; trying again may help."""
+
+
+class EngineError(DiffTraceError, ValueError):
+    """An engine, or a capture for one, was set up or called in a way that it cannot honour."""
 
 
 class CaptureError(DiffTraceError):

@@ -40,3 +40,6 @@ MAX_LOGITS_VOCABULARY: Final = 1 << 24
 
 MAX_LOGITS_CHUNKS: Final = 1 << 22
 """Most chunks of a file of logits: 4 TB of LLaDA's in bfloat16."""
+
+MAX_REPORT_BYTES: Final = 256 << 20
+"""Largest report file, in bytes; 2,000 failed checks with their texts take about 12 MB."""

@@ -11,29 +11,13 @@ from typing import Final, TypeAlias
 from difftrace.core.errors import BudgetError
 from difftrace.core.evidence import Evidence
 from difftrace.core.logits_reference import LogitsReference
+from difftrace.core.test_id import TestId as TestId
 from difftrace.core.trajectory import Trajectory
 
 JsonScalar: TypeAlias = "str | int | float | bool | None"
 
 # What the names of loops start with that were written elsewhere.
 _CAPTURED: Final = "captured "
-
-
-@dataclass(frozen=True)
-class TestId:
-    """The check a baseline belongs to.
-
-    Attributes:
-        module: file name of the test module without its folder, "test_sum.py".
-        id: "TestA::test_b[param]".
-        name: the check's name where a test has several, else None.
-    """
-
-    __test__ = False  # pytest collects classes of this name
-
-    module: str
-    id: str
-    name: str | None
 
 
 @dataclass(frozen=True)

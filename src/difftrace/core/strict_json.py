@@ -53,7 +53,23 @@ def unprintable_string(document: Any, path: str = "$") -> str | None:
 
     Such a string has no UTF-8 form, so that printing it would fail much later.
     """
+    # Naming every place takes many times as long as looking at every string, and hardly ever is a place asked for.
+    if all(map(_encodes, _texts(document))):
+        return None
     return next((where for where, text in _strings(document, path) if not _encodes(text)), None)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            stack.extend(one)
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -69,6 +85,8 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _encodes(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

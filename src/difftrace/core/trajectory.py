@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,19 @@ from difftrace.core.errors import FormatError, TrajectoryError
 from difftrace.core.limits import MAX_CANVAS, MAX_EVENTS, MAX_STEPS, MAX_TOKEN
 from difftrace.core.once import once
 
+if TYPE_CHECKING:
+    from difftrace.core.captured import TrajectoryRecord as TrajectoryRecord
+    from difftrace.core.step_capture import TrajectoryCapture as TrajectoryCapture
+
 Ints = npt.NDArray[np.int32]
 
 _DIGEST_HEADER: Final = b"difftrace-trajectory-1\n"
+
+# Where code written for the DiffTrace paper imports them from; what they are made of needs this module.
+_CAPTURE_HOMES: Final = {
+    "TrajectoryCapture": "difftrace.core.step_capture",
+    "TrajectoryRecord": "difftrace.core.captured",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -244,3 +255,9 @@ def _read_only(values: npt.NDArray[np.integer]) -> Ints:
     column = values.astype(np.int32, copy=False)
     column.setflags(write=False)
     return column
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CAPTURE_HOMES:
+        return getattr(import_module(_CAPTURE_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

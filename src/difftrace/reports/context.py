@@ -21,7 +21,7 @@ def other_differences(golden: Baseline, observed: Baseline, most: int = MOST_LIN
     Those of the environments come last, the best suspects first. A side that was recorded without model, sampler or
     environment is not compared in that.
     """
-    return _lines(_differences(golden, observed), most)
+    return _lines(differing_fields(golden, observed), most)
 
 
 def environment_differences(golden: Mapping[str, Any], observed: Mapping[str, Any]) -> list[str]:
@@ -48,7 +48,8 @@ def environments_line(golden: Baseline, observed: Baseline, labels: tuple[str, s
     return clip(f"environments: {found}{advice}", columns)
 
 
-def _differences(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
+def differing_fields(golden: Baseline, observed: Baseline) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name and both values of what differs in model, sampler and environment, in the order of the lines."""
     if golden.model is not None and observed.model is not None:
         yield from _fields("model", vars(golden.model), vars(observed.model))
     one, other = golden.sampler, observed.sampler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from difftrace.core.checked import ReportedMeasure, ReportedOutcome
 from difftrace.core.classes import Finding
 from difftrace.core.classification import Classification
 from difftrace.core.noise import Measured
@@ -44,7 +45,7 @@ def detail_lines(classification: Classification) -> list[str]:
         lines += wrapped(f"measured: {'; '.join(map(measured_text, classification.noise))}", "  ")
         lines += budget_lines(classification)
     if classification.outcome is not None:
-        lines += wrapped(f"outcome: {_outcome(classification.outcome)}", "  ")
+        lines += wrapped(f"outcome: {outcome_text(classification.outcome)}", "  ")
     for sentence in classification.cannot_tell:
         lines += wrapped(f"cannot tell: {sentence}", "  ")
     return lines
@@ -63,7 +64,7 @@ def _heading(classification: Classification) -> str:
     return f"{name}{kind}{where}"
 
 
-def measured_text(measured: Measured) -> str:
+def measured_text(measured: Measured | ReportedMeasure) -> str:
     """Return "logits differ by rms 0.095 (budget 0.14, 1 step)"."""
     unit, values = ("rms ", "step") if measured.quantity == "logits" else ("", "value")
     budget = "" if measured.tau is None else f"budget {measured.tau:.2g}, "
@@ -71,7 +72,8 @@ def measured_text(measured: Measured) -> str:
     return f"{measured.quantity} differ by {unit}{measured.epsilon:.2g} ({budget}{counted})"
 
 
-def _outcome(outcome: Outcome) -> str:
+def outcome_text(outcome: Outcome | ReportedOutcome) -> str:
+    """Return "3 final tokens and 5 commits differ"."""
     commits = _counted(outcome.commits, "commit")
     if outcome.kind == "IDENTICAL":
         return "the same decisions"

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from difftrace.core.errors import BusyError, StoreError
 from difftrace.core.text import printable
@@ -20,9 +20,17 @@ _OLDEST_SQLITE: Final = (3, 24, 0)
 _LOG_PAGES: Final = 1000
 _LOG_KEPT: Final = 64 << 20
 
+Durability = Literal["power", "process"]
+
+# What a commit waits for: that the disk has it, or that the system has, which writes it before the file that it belongs
+# to. In either case the file stays whole and what is lost are the last commits.
+_SYNCHRONOUS: Final[dict[Durability, str]] = {
+    "power": "PRAGMA synchronous = FULL",
+    "process": "PRAGMA synchronous = NORMAL",
+}
+
 _PRAGMAS: Final = (
-    # A commit that returned is on the disk; on macOS only the second setting makes it so.
-    "PRAGMA synchronous = FULL",
+    # Where a commit waits for the disk, only this makes macOS wait.
     "PRAGMA fullfsync = ON",
     "PRAGMA checkpoint_fullfsync = ON",
     # We copy the log ourselves, see `_copy_log`.
@@ -63,11 +71,19 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, read_only: bool, timeout: float, prepare: Callable[[sqlite3.Connection], None]
+        self,
+        path: Path,
+        read_only: bool,
+        timeout: float,
+        durability: Durability,
+        prepare: Callable[[sqlite3.Connection], None],
     ) -> None:
+        if durability not in _SYNCHRONOUS:
+            raise StoreError(f'durability is {durability!r}; it must be "power" or "process"')
         self.path = path
         self.read_only = read_only
         self._timeout = timeout
+        self._durability = durability
         self._prepare = prepare
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -86,7 +102,7 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection inside a transaction, which is on the disk when the block has ended, or never was.
+        """Yield the connection inside a transaction, which is stored when the block has ended, or never was.
 
         Raises:
             BusyError: another connection kept writing for the whole timeout.
@@ -148,7 +164,7 @@ class Database:
         # Damaged text then reaches the checks of its own row instead of failing the whole statement.
         connection.text_factory = _text
         try:
-            for pragma in _PRAGMAS:
+            for pragma in (_SYNCHRONOUS[self._durability], *_PRAGMAS):
                 connection.execute(pragma)
         except BaseException:
             connection.close()

@@ -13,7 +13,7 @@ from types import TracebackType
 from difftrace.core.errors import BusyError, FormatError, NotStoredError, StoreError
 from difftrace.core.text import printable
 from difftrace.store import table
-from difftrace.store.database import Database
+from difftrace.store.database import Database, Durability
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import Entry, Record, check_text, shown
 from difftrace.store.row import ENTRY_COLUMNS, Row, decode, decode_entry, encode
@@ -46,16 +46,20 @@ class Problem:
 class Store:
     """The records in the file `path`, which is created, with its folder, where it is missing.
 
-    What a call has stored is on the disk when the call returns, and is then neither lost nor half there whatever
-    happens to the process; power cuts are survived as far as the disk keeps its promises. Any number of processes
-    and threads may use one file at once, each with a Store of its own or threads sharing one, also across a fork.
-    While one writes the others read what was there before, and those that also want to write wait. The file belongs
-    on a local disk: SQLite's write-ahead log does not work over a network.
+    What a call has stored is neither lost nor half there whatever happens to the process after the call has returned.
+    With `durability="power"` it is then on the disk and survives power cuts too, as far as the disk keeps its promises.
+    Any number of processes and threads may use one file at once, each with a Store of its own or threads sharing one,
+    also across a fork. While one writes the others read what was there before, and those that also want to write wait.
+    The file belongs on a local disk: SQLite's write-ahead log does not work over a network.
 
     Args:
         path: the file. Beside it SQLite keeps `-wal` and `-shm` while it is open, which belong to it.
         read_only: refuse to write, and to create or migrate the file.
         timeout: seconds to wait for others that write.
+        durability: what a commit waits for. "power": the disk, so that what is acknowledged survives a power cut or a
+            crash of the system. "process": the system alone, which is faster; what is acknowledged survives the end of
+            the process, kill -9 included, while a power cut may take the last seconds, never more than a whole number
+            of transactions, and leaves the file whole.
 
     Raises:
         StoreError: the file cannot be opened, is no store or is of a newer version. Every method can also raise it
@@ -63,7 +67,14 @@ class Store:
         BusyError: others kept writing for longer than `timeout`; as every method.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        timeout: float = 60.0,
+        durability: Durability = "power",
+    ) -> None:
         absolute = Path(path).absolute()
         if not read_only:
             try:
@@ -73,7 +84,11 @@ class Store:
                     f"{printable(str(absolute))}: its folder cannot be created ({error.strerror}); choose another"
                 ) from error
         self._database = Database(
-            absolute, read_only, timeout, lambda connection: prepare(connection, absolute, read_only, timeout)
+            absolute,
+            read_only,
+            timeout,
+            durability,
+            lambda connection: prepare(connection, absolute, read_only, timeout),
         )
 
     @property
@@ -122,7 +137,7 @@ class Store:
 
         Raises:
             NotStoredError: there is none.
-            StoreError: it is damaged.
+            DamagedError: it is damaged.
         """
         check_text("request_id", request_id)
         with self._database.reading() as connection:

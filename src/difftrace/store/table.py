@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from difftrace.core.errors import ConflictError, FormatError, StoreError
+from difftrace.core.errors import ConflictError, DamagedError, FormatError, StoreError
 from difftrace.store.database import Database
 from difftrace.store.query import Query
 from difftrace.store.record import Record, shown
@@ -29,7 +29,7 @@ def put(connection: sqlite3.Connection, row: Row, replace: bool) -> Outcome:
 
     Raises:
         ConflictError: there is one and `replace` is False.
-        StoreError: there is a damaged one and `replace` is False.
+        DamagedError: there is a damaged one and `replace` is False.
     """
     if connection.execute(_INSERT, row).rowcount:
         return "added"
@@ -64,7 +64,7 @@ def checked(row: Row) -> Record:
     """Return the record of `row`.
 
     Raises:
-        StoreError: the row is damaged.
+        DamagedError: the row is damaged.
     """
     try:
         return decode(row)
@@ -72,9 +72,9 @@ def checked(row: Row) -> Record:
         raise damaged(row.request_id, error) from None
 
 
-def damaged(request_id: object, error: FormatError) -> StoreError:
+def damaged(request_id: object, error: FormatError) -> DamagedError:
     """Return the error to raise for a row that breaks a rule."""
-    return StoreError(
+    return DamagedError(
         f"the record {shown(str(request_id))} is damaged: {error}; delete it, or put it again with replace=True"
     )
 

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from difftrace.core.errors import BusyError, RecordError, StoreError
 from difftrace.core.text import printable
 from difftrace.store import shutdown
+from difftrace.store.database import Durability
 from difftrace.store.record import Record
 from difftrace.store.store import Store
 
@@ -64,6 +65,7 @@ class BackgroundWriter:
         capacity: records that may wait.
         overflow: what `put` does when so many wait: wait too, or drop the new record and count it.
         on_sigterm: whether SIGTERM is to be handled.
+        durability: as of `Store`.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -77,13 +79,14 @@ class BackgroundWriter:
         capacity: int = 1024,
         overflow: Overflow = "block",
         on_sigterm: bool = True,
+        durability: Durability = "power",
     ) -> None:
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise RecordError(f"capacity is {capacity!r}; it must be an integer of at least 1")
         if overflow not in ("block", "drop"):
             raise RecordError(f'overflow is {overflow!r}; it must be "block" or "drop"')
         # A handle of its own, which nobody can close under it.
-        self._store = Store(path)
+        self._store = Store(path, durability=durability)
         self._capacity = capacity
         self._overflow = overflow
         self._changed = threading.Condition()

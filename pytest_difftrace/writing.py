@@ -1,0 +1,232 @@
+"""The report of a run, written as it goes on: after every test with checks the file is whole and says what is known.
+
+Under pytest-xdist the controller writes it, from what reports bring along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_difftrace.manifest import Manifest, covers, filtered_by, narrowed_by, plain_of_worker, relation
+from pytest_difftrace.results import REPORT, forget_received, prepared
+from pytest_difftrace.rooted import clean
+from pytest_difftrace.session import Entry, Session
+
+if TYPE_CHECKING:
+    from difftrace.core.growing_report import GrowingReport
+    from difftrace.core.report import Report, TestOutcome
+
+_UNDER_WAY: Final = "the run has not ended"
+_WORKER: Final = "a worker process crashed"
+_ENDINGS: Final = {2: "the run was interrupted", 3: "pytest failed", 4: "pytest could not run"}
+# Smaller reports are written after every test with checks, larger ones after every second, third, …: the time for it
+# grows with the number of checks, not with its square.
+_STEP: Final = 1 << 20
+_PHASES: Final = ("setup", "call", "teardown")
+
+
+class Writing:
+    """Writes the report file that was asked for, and the one in the results folder."""
+
+    def __init__(self, config: pytest.Config, session: Session, manifest: Manifest) -> None:
+        self._config = config
+        self._session = session
+        self._manifest = manifest
+        self._outcomes: dict[str, TestOutcome] = {}
+        self._ended: set[str] = set()
+        self._moved: set[str] = set()
+        self._frames: dict[tuple[Path, Path | None], Report] = {}
+        self._crashed = False
+        self._growing: GrowingReport | None = None
+        self._taken: dict[tuple[str, str | None], Entry] = {}
+        self._size = self._waited = self._collected = 0
+        self._results: Path | None = None
+
+    def pytest_sessionstart(self) -> None:
+        """Take the place of the report of another run before anything happens."""
+        if self._session.settings.report is not None:
+            from difftrace.core.errors import DiffTraceError
+
+            try:
+                self._write_growing((_UNDER_WAY,))
+            except DiffTraceError as error:
+                raise pytest.UsageError(f"--difftrace-report: {error}") from None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what became of a test in one phase."""
+        # Only what a worker sent may have a group at its end.
+        nodeid = plain_of_worker(report.nodeid) if hasattr(report, "node") else clean(report.nodeid)
+        self._moved.add(nodeid)
+        if report.when == "setup":
+            self._outcomes[nodeid] = "passed"
+        if report.when not in _PHASES:  # xdist's word on a test that took its worker along
+            self._crashed = True
+        if report.failed:
+            self._outcomes[nodeid] = "failed" if report.when == "call" else "error"
+        elif report.skipped:
+            self._outcomes[nodeid] = "skipped"
+        if report.when == "teardown":
+            self._ended.add(nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self) -> None:
+        """Write what is known once a test with checks has ended."""
+        entries = self._session.entries
+        if len(entries) == len(self._taken):
+            return
+        self._waited += 1
+        if self._waited > self._size // _STEP:
+            from difftrace.core.errors import DiffTraceError
+
+            self._waited = 0
+            with contextlib.suppress(DiffTraceError):  # writing the whole report says so
+                self._write_growing((_UNDER_WAY,))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, error: object) -> None:
+        """Note a worker that did not come to its end."""
+        self._crashed = self._crashed or error is not None
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the whole report."""
+        if self._session.settings.report is None and not self._has_results:
+            return
+        from difftrace.core.errors import DiffTraceError
+
+        try:
+            self._write_whole(self._why_incomplete(session, int(exitstatus)))
+        except DiffTraceError as error:
+            self._session.problems.append(f"report not written: {error}")
+            if session.exitstatus in (0, 5):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @property
+    def _has_results(self) -> bool:
+        entries, settings = self._session.entries, self._session.settings
+        asked = settings.explicit or settings.html is not None
+        return bool(entries) and (asked or any(map(failed, entries.values())))
+
+    def _why_incomplete(self, session: pytest.Session, exitstatus: int) -> tuple[str, ...]:
+        found = [_WORKER] if self._crashed else []
+        if exitstatus in _ENDINGS:
+            found.append(_ENDINGS[exitstatus])
+        missing = len(self._manifest.selected.keys() - self._ended)
+        if missing:
+            stopped = session.shouldfail or session.shouldstop
+            why = f" ({clean(stopped)})" if isinstance(stopped, str) else ""
+            found.append(f"{missing} test{'' if missing == 1 else 's'} did not run to the end{why}")
+        return tuple(found)
+
+    def _targets(self) -> list[Path]:
+        targets = [] if self._session.settings.report is None else [self._session.settings.report]
+        if self._has_results:
+            if self._results is None:
+                self._results = prepared(self._config, self._session.settings)
+            targets.append(self._results / REPORT)
+        return targets
+
+    def _write_growing(self, because: tuple[str, ...]) -> None:
+        from difftrace.core.atomic import replace_quickly
+
+        growing = self._grown()
+        for path in self._targets():
+            data = growing.encoded(self._early_frame(path, because))
+            self._size = len(data)
+            replace_quickly(path, data)
+
+    def _write_whole(self, because: tuple[str, ...]) -> None:
+        from difftrace.core.atomic import write_atomically
+
+        if not self._manifest.exact:
+            self._manifest.named(self._config)
+        growing, targets = self._grown(whole=True), self._targets()
+        data = b""
+        for path in targets:
+            data = growing.encoded(self._frame(path, because))
+            write_atomically(path, data)
+        if self._results is not None:
+            self._session.results = self._results
+            received = [entry["check"]["received"] for entry in self._session.entries.values()]
+            forget_received(self._results, {one["path"] for one in received if one is not None})
+        self._session.report = data
+
+    def _early_frame(self, path: Path, because: tuple[str, ...]) -> Report:
+        """Return the frame of an unfinished report, made once: it takes a while, and little of it changes."""
+        key = (path, self._results)
+        if key not in self._frames:
+            self._frames[key] = self._frame(path, because)
+        return self._frames[key]
+
+    def _grown(self, whole: bool = False) -> GrowingReport:
+        """Return the tests and checks with what has become known since; `whole` looks at every test again."""
+        from difftrace.core.growing_report import GrowingReport
+        from difftrace.core.report import SeenTest
+
+        manifest = self._manifest
+        if self._growing is None:
+            self._growing = GrowingReport()
+        collected = len(manifest.selected) + len(manifest.deselected)
+        if whole or collected != self._collected:  # all of them, in the order of collection
+            self._collected = collected
+            moved: Iterable[str] = manifest.selected
+        else:
+            moved = self._moved & manifest.selected.keys()
+        for nodeid in moved:
+            outcome = self._outcomes.get(nodeid, "not run")
+            ended = nodeid in self._ended or outcome == "error"
+            self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), outcome if ended else "not run"))
+        if moved is manifest.selected:
+            for nodeid in manifest.deselected:
+                self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), "deselected"))
+        self._moved.clear()
+        for key, entry in self._session.entries.items():
+            if self._taken.get(key) is not entry:
+                self._taken[key] = entry
+                self._growing.put_check(entry["check"], entry["environment"])
+        return self._growing
+
+    def _frame(self, path: Path, because: tuple[str, ...]) -> Report:
+        from difftrace.core.report import Report, RunSettings, Selection
+
+        config, settings = self._config, self._session.settings
+        root = config.rootpath
+        results = self._results
+        return Report(
+            incomplete_because=because,
+            rootdir=relation(path.parent, root, root),
+            results=None if results is None else relation(path.parent, results, root),
+            runs=(
+                RunSettings(
+                    settings.mode,
+                    settings.scope if settings.mode == "record" else None,
+                    settings.policy,
+                    tuple(sorted(settings.fail_on)),
+                    tuple(sorted(settings.allow)),
+                    settings.strategy,
+                    settings.profile,
+                    settings.platform_key,
+                ),
+            ),
+            selection=Selection(covers(config), narrowed_by(config, self._manifest.uncollected), filtered_by(config)),
+            environments=(),
+            tests=(),
+            checks=(),
+        )
+
+
+def failed(entry: Entry) -> bool:
+    """Return whether a check failed, and was not merely left out."""
+    from difftrace.core.checked import GOOD
+
+    return entry["check"]["status"] not in (*GOOD, "skipped")
+
+
+def writes(config: pytest.Config) -> bool:
+    """Return whether this process writes reports: the one that runs the tests, or the controller of those that do."""
+    options: Any = config.option
+    return not hasattr(config, "workerinput") and not getattr(options, "collectonly", False)

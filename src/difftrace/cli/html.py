@@ -1,0 +1,109 @@
+"""`difftrace html`: trajectories to look at in a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from difftrace.cli.baseline_files import baseline_files
+from difftrace.core.atomic import write_atomically
+from difftrace.core.errors import DiffTraceError, FormatError
+from difftrace.core.report import Report
+from difftrace.core.report import load as load_report
+from difftrace.core.report_json import FORMAT
+from difftrace.core.text import printable
+from difftrace.reports.explorer import Entry, explorer_page
+from difftrace.reports.explorer.sources import baseline_entry, report_entries, report_facts, unreadable_entry
+
+_REPORT_NAME: Final = "report.json"
+
+
+@click.command("html")
+@click.argument("paths", metavar="PATHS...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The page to write; one that is there is replaced.",
+)
+@click.option("--title", help="What the page is called.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a line.")
+def command(paths: tuple[Path, ...], output: Path, title: str | None, as_json: bool) -> None:
+    """Write an HTML page of checks and their trajectories. Needs no torch and no model.
+
+    PATHS are report files (`pytest --difftrace-report`), results folders with one, baselines, received runs, or folders
+    of baselines. Of a report the page shows every check, with golden and observed run side by side where both files are
+    there. It is one file that loads nothing and can be opened from disk, mailed, or kept by a CI job.
+
+    \b
+    Examples:
+      difftrace html .difftrace -o difftrace.html
+      difftrace html report.json -o difftrace.html
+      difftrace html tests/__difftrace__ -o baselines.html
+
+    Exit status: 0 written, 2 could not be.
+    """
+    if any(path.is_file() and output.exists() and path.samefile(output) for path in paths):
+        raise click.UsageError(f"{output} is one of the files to show; write the page to another")
+    reports, files = _sorted_out(paths)
+    facts = [fact for _, report in reports for fact in report_facts(report)]
+    entries = [*_entries(reports), *(_baseline(file, named=file in paths) for file in files)]
+    page = explorer_page(title or _title(reports, entries), facts, entries).encode()
+    write_atomically(output, page)
+    if as_json:
+        click.echo(json.dumps({"written": str(output), "checks": len(entries), "bytes": len(page)}, sort_keys=True))
+    else:
+        count = f"{len(entries)} check{'' if len(entries) == 1 else 's'}"
+        click.echo(f"{printable(str(output))}: {count}, {len(page) / 1e6:.1f} MB")
+
+
+def _sorted_out(paths: Sequence[Path]) -> tuple[list[tuple[Path, Report]], list[Path]]:
+    """Return the reports among `paths`, each with its file, and the baselines."""
+    reports: list[tuple[Path, Report]] = []
+    files: list[Path] = []
+    for path in paths:
+        file = path / _REPORT_NAME if path.is_dir() else path
+        if file.is_file() and _is_report(file):
+            reports.append((file, load_report(file)))
+        elif path.is_file():
+            files.append(path)
+        else:
+            files += baseline_files([path], "show")
+    return reports, files
+
+
+def _is_report(file: Path) -> bool:
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        # Whoever reads it as a baseline says what is wrong with it.
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
+def _entries(reports: Sequence[tuple[Path, Report]]) -> Iterator[Entry]:
+    for file, report in reports:
+        folders = (None if one is None else file.parent / one for one in (report.rootdir, report.results))
+        yield from report_entries(report, *folders)
+
+
+def _baseline(file: Path, *, named: bool) -> Entry:
+    """Return what to show of a baseline; one that was found in a folder may be unreadable, a named one may not."""
+    try:
+        return baseline_entry(file)
+    except FormatError as error:
+        if named:
+            raise DiffTraceError(str(error)) from error
+        return unreadable_entry(file, error)
+
+
+def _title(reports: Sequence[tuple[Path, Report]], entries: Sequence[Entry]) -> str:
+    if reports:
+        return "DiffTrace report"
+    return "DiffTrace baseline" if len(entries) == 1 else "DiffTrace baselines"

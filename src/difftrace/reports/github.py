@@ -1,0 +1,46 @@
+"""Failed checks as annotations of GitHub's runners, at the line of the check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from difftrace.core.checked import Checked
+from difftrace.core.text import printable
+from difftrace.reports.acceptance import class_title
+
+MOST: Final = 9
+"""GitHub shows ten errors of a step: nine and one that says how many more there are."""
+
+_MOST_LINES: Final = 12
+
+
+def annotation_lines(checks: Sequence[Checked], file: Callable[[str], str]) -> list[str]:
+    """Return a workflow command for each failed check of `checks`, at most ten.
+
+    `file` turns a path seen from pytest's root folder into one seen from the repository's.
+    """
+    bad = [check for check in checks if not check.good and check.status != "skipped"]
+    lines = [_annotation(check, file(check.file)) for check in bad[:MOST]]
+    if len(bad) > MOST:
+        lines.append(f"::error title=DiffTrace::{escaped_data(f'{len(bad) - MOST} more checks failed')}")
+    return lines
+
+
+def escaped_data(text: str) -> str:
+    """Return `text` as the message of a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def escaped_property(text: str) -> str:
+    """Return `text` as the value of a workflow command's property."""
+    return escaped_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _annotation(check: Checked, file: str) -> str:
+    title = class_title(check) if check.status == "diverged" else check.status
+    lines = (check.text or check.status).splitlines()
+    text = "\n".join([printable(check.title), *lines[:_MOST_LINES]])
+    properties = {"file": file, "line": str(check.line), "title": f"DiffTrace: {title}"}
+    listed = ",".join(f"{name}={escaped_property(value)}" for name, value in properties.items())
+    return f"::error {listed}::{escaped_data(text)}"

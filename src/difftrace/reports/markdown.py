@@ -1,0 +1,117 @@
+"""A report as Markdown, for GitHub's job summaries and pull requests; every text from a test or a model stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from difftrace.core.checked import Checked
+from difftrace.core.report import Report
+from difftrace.core.text import printable
+from difftrace.reports.acceptance import change, class_title
+
+LIMIT: Final = 1 << 20
+"""What GitHub takes of one step's summary, in bytes."""
+
+_MOST_ROWS: Final = 200
+_PUNCTUATION: Final = re.compile(r"[!-/:-@\[-`{-~]")
+_FENCES: Final = re.compile(r"`+")
+_ROOM_FOR_NOTE: Final = 200
+
+
+def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = None) -> str:
+    """Return counts, a table of the failed checks, and for each its text with the canvas, folded.
+
+    At most `limit` bytes of UTF-8; what does not fit is left out, with a note. `advice` is a command to accept the new
+    runs.
+    """
+    bad = [check for check in report.checks if not check.good and check.status != "skipped"]
+    parts = _Parts(max(limit - _ROOM_FOR_NOTE, 0))
+    shown = parts.add(f"## DiffTrace: {_headline(report, bad)}\n\n{_counts(report)}\n") and parts.add_all(
+        _states(report)
+    )
+    if bad:
+        shown = shown and parts.add_all(_rows(bad))
+        if advice is not None:
+            shown = shown and parts.add(f"\nTo accept the new runs where they are right:\n\n{fenced(advice)}\n")
+        left = sum(not parts.add(_details(check)) for check in bad if check.text) if shown else len(bad)
+        if left:
+            return f"{parts.text}\n{left} more failed checks are left out here; the report file has them.\n"[:limit]
+    return parts.text
+
+
+def code(text: str) -> str:
+    """Return `text` as inline code, on one line."""
+    return f"<code>{_PUNCTUATION.sub(_entity, printable(text))}</code>"
+
+
+def fenced(text: str) -> str:
+    """Return `text` as a block that nothing in it can end."""
+    longest = max(map(len, _FENCES.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+class _Parts:
+    """Text that grows up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.text = ""
+        self._left = limit
+
+    def add(self, part: str) -> bool:
+        """Take `part` in if it fits as a whole; return whether it does."""
+        size = len(part.encode())
+        if size > self._left:
+            return False
+        self.text += part
+        self._left -= size
+        return True
+
+    def add_all(self, parts: Iterator[str]) -> bool:
+        """Take in what fits, in order, until a part does not; return whether all did."""
+        return all(self.add(part) for part in parts)
+
+
+def _entity(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};"
+
+
+def _headline(report: Report, bad: list[Checked]) -> str:
+    total = f"{len(report.checks)} check{'' if len(report.checks) == 1 else 's'}"
+    return f"{len(bad)} of {total} failed" if bad else f"{total}, none failed"
+
+
+def _counts(report: Report) -> str:
+    lines = [_counted(report.statuses)]
+    differing = {name: count for name, count in report.classes.items() if name != "IDENTICAL"}
+    if differing:
+        lines.append(f"by class: {_counted(differing)}")
+    return "<br>\n".join(lines)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {_PUNCTUATION.sub(_entity, name)}" for name, count in sorted(counts.items()))
+
+
+def _states(report: Report) -> Iterator[str]:
+    for title, reasons in (
+        ("The run is incomplete", report.incomplete_because),
+        ("Not all tests were selected", report.partial_because),
+    ):
+        if reasons:
+            yield f"\n**{title}:** {code('; '.join(reasons))}\n"
+
+
+def _rows(bad: list[Checked]) -> Iterator[str]:
+    yield "\n| check | class | first difference |\n| --- | --- | --- |\n"
+    for check in bad[:_MOST_ROWS]:
+        name = class_title(check) if check.status == "diverged" else check.status
+        yield f"| {code(check.title)} | {_PUNCTUATION.sub(_entity, name)} | {change(check) or '–'} |\n"
+    if len(bad) > _MOST_ROWS:
+        yield f"| and {len(bad) - _MOST_ROWS} more | | |\n"
+
+
+def _details(check: Checked) -> str:
+    return f"\n<details><summary>{code(check.title)}</summary>\n\n{fenced(check.text or '')}\n\n</details>\n"

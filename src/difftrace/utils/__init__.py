@@ -1,0 +1,1 @@
+"""Holds `difftrace.utils.config` alone, under the name that code written for the DiffTrace paper imports."""

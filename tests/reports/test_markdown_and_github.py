@@ -1,0 +1,100 @@
+"""Job summaries and annotations: within the limits of GitHub, and no text of a test or model becomes markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from difftrace.core.checked import Checked, FirstDivergence, ReportedOutcome
+from difftrace.core.report import Report, RunSettings, SeenTest, Selection
+from difftrace.reports.github import annotation_lines, escaped_data, escaped_property
+from difftrace.reports.markdown import LIMIT, code, fenced, report_markdown
+
+HOSTILE = "a|b`</code><script>*x*_y_[z](http://e)\x1b[31m\u202e@me"
+
+
+def check(test: str = "test_a", status: Any = "diverged", text: str | None = "difftrace: it differs") -> Checked:
+    return Checked(
+        nodeid=f"t.py::{test}", module="t.py", id=test, name=None, file="t.py", line=3, run=0, status=status,
+        divergence_class="NEAR_TIE" if status == "diverged" else None, reason=None, judgement=None, cannot_tell=(),
+        outcome=ReportedOutcome("TEXT", 2, 2, None),
+        first_divergence=FirstDivergence("decision", 0, 3, 17, 5, 6, None, None, 3, 3), measured=(), budget=None,
+        suspects=(), policy="exact", strategy="rerun", environment=None, seconds=0.0, baseline=None, target=None,
+        received=None, text=text,
+    )  # fmt: skip
+
+
+def report(*checks: Checked, because: tuple[str, ...] = ()) -> Report:
+    settings = RunSettings("verify", None, "exact", (), (), "rerun", None, None)
+    tests = tuple(SeenTest(one.nodeid, one.module, one.id, "failed") for one in checks)
+    return Report(because, None, None, (settings,), Selection((".",), (), ()), (), tests, checks)
+
+
+def test_a_summary_counts_tabulates_and_folds_the_canvas() -> None:
+    text = report_markdown(report(check(), check("test_b", "verified", None)), advice="difftrace accept .difftrace")
+    assert text.startswith(
+        "## DiffTrace: 1 of 2 checks failed\n\n1 diverged, 1 verified<br>\nby class: 1 NEAR&#95;TIE\n"
+    )
+    assert "| NEAR&#95;TIE | step 3, position 17; 2 final tokens differ |" in text
+    assert "```text\ndifftrace accept .difftrace\n```" in text
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert "test&#95;b" not in text
+
+
+def test_a_summary_of_good_checks_is_a_line() -> None:
+    text = report_markdown(report(check("test_b", "verified", None)), advice="difftrace accept .difftrace")
+    assert text == "## DiffTrace: 1 check, none failed\n\n1 verified\n"
+
+
+def test_an_incomplete_run_says_so() -> None:
+    text = report_markdown(report(check(), because=("a worker process crashed",)))
+    assert "**The run is incomplete:** <code>a worker process crashed</code>" in text
+
+
+def test_a_summary_never_exceeds_its_limit_and_says_what_is_left_out() -> None:
+    checks = [check(f"test_{index}", text="difftrace: é\n" * 200) for index in range(600)]
+    text = report_markdown(report(*checks))
+    assert len(text.encode()) <= LIMIT
+    shown = text.count("<details>")
+    assert 0 < shown < 600
+    assert f"{600 - shown} more failed checks are left out here" in text
+    for limit in (0, 10, 199, 300, 2000):
+        assert len(report_markdown(report(*checks), limit).encode()) <= limit
+
+
+def test_no_text_becomes_markup() -> None:
+    shown = code(HOSTILE)
+    inner = shown.removeprefix("<code>").removesuffix("</code>")
+    assert not re.search(r"[|`<>*_\[\]()@~]", inner.replace("&#", ""))
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    text = report_markdown(
+        report(replace(check(), nodeid=f"t.py::{HOSTILE}", text=f"x\n```\n</details>{HOSTILE}\n````"))
+    )
+    assert "<script>" not in text.partition("`````text")[0]
+    assert fenced("a\n````\nb") == "`````text\na\n````\nb\n`````"
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "value"),
+    [("50% a\r\nb: c, d", "50%25 a%0D%0Ab: c, d", "50%25 a%0D%0Ab%3A c%2C d"), ("%0A", "%250A", "%250A")],
+)
+def test_commands_are_escaped(text: str, data: str, value: str) -> None:
+    assert (escaped_data(text), escaped_property(text)) == (data, value)
+
+
+def test_annotations_are_at_the_check_and_one_line_each() -> None:
+    [line] = annotation_lines([check(), check("test_b", "verified", None)], lambda file: f"sub,dir/{file}")
+    assert line == (
+        "::error file=sub%2Cdir/t.py,line=3,title=DiffTrace%3A NEAR_TIE::t.py::test_a%0Adifftrace: it differs"
+    )
+
+
+def test_at_most_nine_annotations_and_one_that_counts_the_others() -> None:
+    lines = annotation_lines([check(f"test_{index}") for index in range(12)], str)
+    assert len(lines) == 10
+    assert lines[-1] == "::error title=DiffTrace::3 more checks failed"
+    assert len(annotation_lines([check(f"test_{index}") for index in range(9)], str)) == 9
