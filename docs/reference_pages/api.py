@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from enum import Enum
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,8 @@ _MODULES = (
     "difftrace.verification",
     "difftrace.capture",
     "difftrace.store",
+    "difftrace.engine",
+    "difftrace.utils.config",
 )
 _LINE = 100
 _STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
@@ -51,6 +54,9 @@ def _summary(module: ModuleType) -> str:
 
 def _documented(name: str, found: Any) -> list[str]:
     lines = [f"### {name}", ""]
+    if inspect.isclass(found) and issubclass(found, Enum):
+        # What it takes to make one, and its docstring where it has none, are those of Python's own.
+        return [*lines, *(f"- `{one.name}`: `{one.value!r}`" for one in found), ""]
     if not inspect.isclass(found):
         return lines + fence("python", _signature(name, found)) + docstring(found)
     if not issubclass(found, BaseException) and not getattr(found, "_is_protocol", False):

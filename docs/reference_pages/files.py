@@ -42,7 +42,7 @@ def page() -> str:
 
 
 def _schema(name: str, schema: dict[str, Any]) -> list[str]:
-    lines = [f"### {name}.schema.json", "", f"**{prose(schema['title'])}.** {prose(schema['description'])}", ""]
+    lines = [f"### {name}.schema.json", "", f"**{prose(schema['title'])}.** {prose(schema.get('description', ''))}", ""]
     fields = _fields(schema, schema, 0)
     return [*lines, *fields, ""] if fields else lines
 

@@ -48,8 +48,9 @@ def reader(
     from difftrace import cli
 
     monkeypatch.setenv("COLUMNS", "100")
-    # An inner pytest would take the options of the outer one's environment for its own.
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # What is meant for the outer pytest, the inner one would take for its own.
+    for name in ("PYTEST_ADDOPTS", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
 
     def difftrace(arguments: list[str]) -> tuple[int, str]:
         with monkeypatch.context() as patch:

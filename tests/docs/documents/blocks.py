@@ -18,6 +18,7 @@ NOT_RUN = frozenset(
         "installs packages",
         "needs a download",
         "needs a GPU",
+        "needs another package",
         "needs GitHub",
         "needs several machines",
         "run by .ci/run",
