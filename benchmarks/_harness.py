@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -47,8 +48,13 @@ class Pairs:
         return statistics.median(self._ratios)
 
     @property
-    def error(self) -> float:
-        """Standard error of that median, from the spread between quartiles (normal approximation)."""
+    def error(self) -> float | None:
+        """Standard error of that median, from the spread between quartiles (normal approximation).
+
+        None of a single pair, which has no spread.
+        """
+        if len(self._ratios) < 2:
+            return None
         low, _, high = statistics.quantiles(self._ratios, n=4)
         return 1.2533 * (high - low) / 1.349 / math.sqrt(len(self._ratios))
 
@@ -60,6 +66,20 @@ class Pairs:
     @property
     def _ratios(self) -> list[float]:
         return [second / first for first, second in zip(self.first, self.second, strict=True)]
+
+
+def count(text: str) -> int:
+    """Return the value of an option such as --pairs, for argparse, which names the option where this raises."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return number
+
+
+def ratio_figures(name: str, pairs: Pairs, at_most: float | None = None) -> list[Figure]:
+    """Return the ratio of `pairs` and, of more than one pair, its standard error."""
+    ratio = Figure(name, pairs.ratio, at_most=at_most)
+    return [ratio] if pairs.error is None else [ratio, Figure("  standard error", pairs.error)]
 
 
 def measure_pairs(base: Action, changed: Action, pairs: int) -> tuple[Pairs, Pairs]:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
-from _harness import Figure, measure_pairs, report
+from _harness import Figure, count, measure_pairs, ratio_figures, report
 from _models import add_model_options, add_run_options, build, describe_device
 
 from difftrace.determinism.devices import profile_of
@@ -35,7 +35,7 @@ def main() -> int:
     add_model_options(parser)
     add_run_options(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="on the CPU, on both sides")
-    parser.add_argument("--pairs", type=int, default=40, metavar="N")
+    parser.add_argument("--pairs", type=count, default=40, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--serve", metavar="PROFILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -49,8 +49,7 @@ def main() -> int:
             plain, enforced = (stack.enter_context(_Worker(name)) for name in (NONE, profile))
             cost, noise = measure_pairs(plain.run, enforced.run, options.pairs)
         figures += [
-            Figure(f"{profile}: enforced / not enforced", cost.ratio),
-            Figure("  standard error", cost.error),
+            *ratio_figures(f"{profile}: enforced / not enforced", cost),
             Figure("  two runs not enforced", noise.ratio),
             Figure("  one run not enforced", statistics.median(cost.first) * 1e3, "ms"),
             Figure("  added", cost.added * 1e3, "ms"),

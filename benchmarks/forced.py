@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _harness import Figure, measure_pairs, report
+from _harness import Figure, count, measure_pairs, ratio_figures, report
 from _models import add_model_options, build_loaded, describe_device
 
 from difftrace.core.comparison import compare_sequences
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--batch", type=int, metavar="N", help="canvases in one forward pass; chosen by itself if absent"
     )
-    parser.add_argument("--pairs", type=int, default=20, metavar="N")
+    parser.add_argument("--pairs", type=count, default=20, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
 
@@ -101,8 +101,7 @@ def _measure(loaded: LoadedModel, size: Size, options: argparse.Namespace) -> li
     aimed = size.steps == STEPS and (accelerated or size.prompt + size.generated <= SHORT)
     target = ACCELERATOR_TARGET if accelerated else CPU_TARGET
     return [
-        Figure(f"{size}: forced / rerun", all_steps.ratio, at_most=1 / target if aimed else None),
-        Figure("  standard error", all_steps.error),
+        *ratio_figures(f"{size}: forced / rerun", all_steps, 1 / target if aimed else None),
         Figure("  rerun / forced", 1 / all_steps.ratio, "times faster"),
         Figure("  two identical reruns", noise.ratio),
         Figure("  one rerun", statistics.median(all_steps.first) * 1e3, "ms"),

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from _harness import Figure, describe_machine, measure_pairs, report
+from _harness import Figure, count, describe_machine, measure_pairs, report
 
 TARGET_MS = 15.0
 HEAVY = ("torch", "transformers", "numpy", "jsonschema", "click", "zstandard")
@@ -32,7 +32,7 @@ NOTHING_COLLECTED = 5
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="What having the plugin installed costs.")
-    parser.add_argument("--pairs", type=int, default=20, metavar="N")
+    parser.add_argument("--pairs", type=count, default=20, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
 

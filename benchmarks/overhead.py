@@ -21,7 +21,7 @@ from typing import get_args
 
 import _paper
 import torch
-from _harness import Figure, measure_pairs, report
+from _harness import Figure, count, measure_pairs, ratio_figures, report
 from _models import add_model_options, add_run_options, build, describe_device
 from _svg import Bar, add_svg_option, draw
 
@@ -44,7 +44,7 @@ def main() -> int:
     add_model_options(parser)
     add_run_options(parser)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="on the CPU")
-    parser.add_argument("--pairs", type=int, default=60, metavar="N")
+    parser.add_argument("--pairs", type=count, default=60, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     add_svg_option(parser)
     options = parser.parse_args()
@@ -96,10 +96,8 @@ def _measure(
     recording, noise = measure_pairs(lambda: run("none"), lambda: run(granularity), options.pairs)
     what = f"{granularity}: " if len(options.granularity) > 1 else ""
     figures = [
-        Figure(f"{what}recording / not recording", recording.ratio, at_most=_target(device, granularity)),
-        Figure("  standard error", recording.error),
-        Figure("two identical runs", noise.ratio),
-        Figure("  standard error", noise.error),
+        *ratio_figures(f"{what}recording / not recording", recording, _target(device, granularity)),
+        *ratio_figures("two identical runs", noise),
         Figure("one run without recording", statistics.median(recording.first) * 1e3, "ms"),
         Figure("added by recording", recording.added * 1e6, "µs"),
         *_sizes(recorded, options.steps, options.gen_length),

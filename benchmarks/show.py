@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _harness import Figure, describe_machine, measure_pairs, report
+from _harness import Figure, count, describe_machine, measure_pairs, report
 
 from difftrace.core.baseline import save
 from difftrace.core.recording import ModelIdentity
@@ -35,7 +35,7 @@ LEAST = "import click, numpy, zstandard"
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="How long `difftrace show` takes.")
-    parser.add_argument("--pairs", type=int, default=15, metavar="N")
+    parser.add_argument("--pairs", type=count, default=15, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from _harness import Figure, describe_machine, report
+from _harness import Figure, count, describe_machine, report
 
 from difftrace.core.trajectory import Trajectory
 from difftrace.store import BackgroundWriter, Record, Store
@@ -177,7 +177,7 @@ def main() -> int:
     """Print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Trajectories stored and read back a second.")
     parser.add_argument("--trajectories", type=int, default=2000, metavar="N", help="stored in each round")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rounds", type=count, default=5, metavar="N")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="on the disk to measure (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from _harness import Figure, describe_machine, report
+from _harness import Figure, count, describe_machine, report
 
 from difftrace.core.baseline import dump, save
 from difftrace.core.recording import Baseline, TestId
@@ -32,7 +32,7 @@ def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="How long `difftrace validate` takes.")
     parser.add_argument("--baselines", type=int, default=TARGET_BASELINES, metavar="N")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--rounds", type=count, default=3, metavar="N")
     parser.add_argument("--gen-length", type=int, default=64, metavar="L")
     parser.add_argument("--steps", type=int, default=64, metavar="T")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")

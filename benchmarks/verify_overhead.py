@@ -20,7 +20,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from _harness import Figure, Pairs, describe_machine, measure_pairs, report
+from _harness import Figure, Pairs, count, describe_machine, measure_pairs, report
 
 TARGET_MS = 3.0
 SUITE = """
@@ -67,8 +67,8 @@ def test_run(index, difftrace):
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description="What a check costs outside the model.")
-    parser.add_argument("--checks", type=int, default=200, metavar="N")
-    parser.add_argument("--pairs", type=int, default=7, metavar="N")
+    parser.add_argument("--checks", type=count, default=200, metavar="N")
+    parser.add_argument("--pairs", type=count, default=7, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
 

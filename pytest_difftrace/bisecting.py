@@ -56,10 +56,9 @@ def _found(check: Check, loaded: LoadedModel, source: str) -> list[str]:
 
 
 def _step(check: Check) -> int:
-    """Return the step at which the runs part; the first one where they are said to differ, else 0."""
+    """Return the first step at which the runs part or are said to differ, else 0."""
     assert check.golden is not None
     assert check.classification is not None
-    step = None if check.divergence is None else check.divergence.step
-    if step is None:
-        step = check.classification.step or 0
+    said = (check.classification.step, None if check.divergence is None else check.divergence.step)
+    step = min((one for one in said if one is not None), default=0)
     return min(step, *(max(record.trajectory.num_steps - 1, 0) for record in check.golden.sequences))

@@ -13,11 +13,10 @@ from typing import Literal
 
 import pytest
 
-from difftrace.core import policies
+from difftrace.core import policies, rerecording
 from difftrace.core.audit import Audit
 from difftrace.core.baseline import dump, load, parse
 from difftrace.core.baseline_names import baseline_path
-from difftrace.core.budgets import amplification
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.comparison import Divergence
 from difftrace.core.deferred import DeferredRun
@@ -217,42 +216,24 @@ def needs_writing(check: Check, settings: Settings) -> bool:
 
 def to_record(check: Check) -> Baseline:
     """Return what a recording writes: the run and its logits, with budget and probes of the file that it replaces."""
-    golden = check.golden
-    budget = None if golden is None or loses_budget(check) else golden.budget
-    probes = () if golden is None or check.source != check.target or loses_probes(check) else golden.probes
     logits = None if check.observation.logits is None else check.observation.logits.beside(check.target)
-    return replace(check.observation.run, budget=budget, probes=probes, logits=logits)
+    run = replace(check.observation.run, logits=logits)
+    if check.golden is None:
+        return run
+    kept = rerecording.with_kept(check.golden, run, check.verdict == "passed")
+    return kept if check.source == check.target else replace(kept, probes=())
 
 
 def loses_budget(check: Check) -> bool:
-    """Return whether the baseline was calibrated to a budget that says nothing of the run in its place.
-
-    It was measured of the numbers that a model computes in a dtype, with guidance or without; other weights leave it as
-    good as it was.
-    """
-    if check.golden is None or check.golden.budget is None:
-        return False
-    before, after = (
-        (run.environment.get("dtype"), getattr(run.model, "config", None), amplification(run))
-        for run in (check.golden, check.observation.run)
-    )
-    return before != after
+    """Return whether the baseline has a budget that says nothing of the run in its place."""
+    return check.golden is not None and rerecording.loses_budget(check.golden, check.observation.run)
 
 
 def loses_probes(check: Check) -> bool:
-    """Return whether the file that a recording writes has probes that say nothing of the run in its place.
-
-    They are of the model on golden canvases: both must be those of the run, which also must not have failed, lest its
-    numbers be others.
-    """
-    golden, run = check.golden, check.observation.run
-    if golden is None or not golden.probes or check.source != check.target:
+    """Return whether the file that a recording writes has probes that say nothing of the run in its place."""
+    if check.golden is None or check.source != check.target:
         return False
-    before, after = (
-        (one.environment.get("dtype"), getattr(one.model, "weights", None), getattr(one.model, "config", None))
-        for one in (golden, run)
-    )
-    return check.verdict != "passed" or not golden.same_decisions(run) or before != after
+    return rerecording.loses_probes(check.golden, check.observation.run, check.verdict == "passed")
 
 
 def written(path: Path) -> Baseline | None:

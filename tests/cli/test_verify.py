@@ -14,6 +14,7 @@ import pytest
 
 from difftrace.core.baseline import Baseline, load, save
 from difftrace.core.schemas import violation
+from difftrace.models import load_model
 from difftrace.models.reference import reference_model_path
 from difftrace.reports.columns import width
 
@@ -312,3 +313,40 @@ def test_usage_errors_exit_with_2_and_run_nothing(difftrace: Command, arguments:
     status, out, err = difftrace("verify", *arguments)
     assert (status, out) == (2, "")
     assert says in err
+
+
+def test_baselines_share_one_loaded_model(
+    difftrace: Command, tmp_path: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they were recorded with several, of which another one is to take the place."""
+    loads: list[object] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        loads.append(given)
+        return load_model(*given, **named)
+
+    monkeypatch.setattr("difftrace.models.load_model", counted)
+    golden = load(BASELINE)
+    assert golden.model is not None
+    for number in range(4):
+        weights = golden.model.weights if number % 2 else "sha256:" + "0" * 64
+        save(tmp_path / f"{number}.json", replace(golden, model=replace(golden.model, weights=weights)))
+    status, out, _ = difftrace("verify", tmp_path, "--model", reference_model_path(), "--json")
+    assert (status, len(loads)) == (1, 1)
+    assert [one["status"] for one in document(out)["baselines"]] == ["failed", "passed"] * 2
+    # Without it each says whether the reference model is its own, which is loaded once all the same.
+    status, out, _ = difftrace("verify", tmp_path, "--json")
+    assert (status, len(loads)) == (2, 2)
+    assert [one["status"] for one in document(out)["baselines"]] == ["could not run", "passed"] * 2
+
+
+def test_a_folder_stands_for_the_baselines_in_it_and_for_no_other_file(difftrace: Command, tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "other.json").write_bytes(BASELINE.read_bytes())
+    assert "nothing to verify" in difftrace("verify", tmp_path)[2]
+    (tmp_path / "golden.json").write_bytes(BASELINE.read_bytes())
+    (tmp_path / "broken.json").write_bytes(BASELINE.read_bytes()[:-20])
+    status, out, _ = difftrace("verify", tmp_path, "--json")
+    assert status == 2
+    assert [Path(one["path"]).name for one in document(out)["baselines"]] == ["broken.json", "golden.json"]

@@ -25,6 +25,9 @@ NOTHING = "pass"
 NOISY = """calls = []
     model.model.transformer.ff_out.register_forward_hook(
         lambda module, given, returned: (calls.append(1), returned + len(calls) * torch.arange(320.0))[1])"""
+# A layer whose results are no numbers.
+BROKEN = """model.model.transformer.blocks[1].ff_norm.register_forward_hook(
+        lambda module, given, returned: returned * float("nan"))"""
 NUDGED = "torch.nn.init.ones_(next(model.parameters()))"
 
 
@@ -83,6 +86,16 @@ def test_a_model_that_does_not_repeat_itself_is_told_with_its_module(golden, sui
     lines = block(result)
     assert lines[1] == "  RUN_TO_RUN: the same canvas twice gives different results"
     assert lines[2].startswith("    first in model.transformer.ff_out (Linear)")
+    assert len(lines) <= 12
+
+
+def test_a_model_that_returns_nan_is_told_with_the_module_that_it_begins_in(golden, suite, run_pytest, arguments):
+    suite(BODY.format(change=BROKEN))
+    result = run_pytest(*arguments, "--difftrace-verify", "--difftrace-bisect")
+    result.stdout.fnmatch_lines(["difftrace: NON_FINITE: run differs from its baseline*"])
+    lines = block(result)
+    assert lines[1] == "  NON_FINITE: NaN or infinite values begin in model.transformer.blocks.1.ff_norm (RMSNorm)"
+    assert lines[2].startswith("    it was given finite values and returned ")
     assert len(lines) <= 12
 
 

@@ -12,6 +12,7 @@ import pytest
 from difftrace.core.bisection import Against, Bisection
 from difftrace.core.comparison import Divergence
 from difftrace.core.error_gain import ErrorGain
+from difftrace.core.first_non_finite import FirstNonFinite
 from difftrace.core.module_difference import ModuleFinding, Point, StatePair
 from difftrace.core.module_trace import CallRecord, GoldenLayers, ModuleRecord, ModuleTrace, TraceOrigin
 from difftrace.core.recording import Baseline, ModelIdentity, ProbeStep
@@ -198,6 +199,24 @@ def test_what_cannot_be_blamed_on_a_module_is_said_plainly(kind: Any, detail: st
     assert says in said
 
 
+def test_where_nan_begins_leads_whatever_else_is_found() -> None:
+    first = FirstNonFinite(f"{BLOCK}.q_proj", "Linear", 0, None, None, 3, 640, in_golden=False)
+    said = text(replace(NOTHING, non_finite=first))
+    assert f"\n\nNON_FINITE: NaN or infinite values begin in {BLOCK}.q_proj (Linear)\n" in said
+    assert "\n  it was given finite values and returned 3 of 640 that are NaN or infinite\nevery module repeats" in said
+    itself = replace(first, module=BLOCK, class_name="Block", after=BETWEEN.after, before=BETWEEN.before)
+    said = " ".join(text(compared(FINDING, non_finite=itself)).split())
+    assert f"begin in {BLOCK} (Block) itself, between v_proj's output and attn_out's input every value before" in said
+    assert "every value before is finite, there 3 of 640 are NaN or infinite first difference:" in said
+
+
+def test_nan_that_the_golden_run_has_too_is_not_called_a_divergence() -> None:
+    first = FirstNonFinite(f"{BLOCK}.ff_out", "Linear", 0, None, None, 3, 640, in_golden=True)
+    said = text(compared(None, non_finite=first))
+    assert "NON_FINITE" not in said
+    assert "the golden run has such values in its logits too" in said
+
+
 def test_hostile_names_are_defused() -> None:
     evil = "\x1b[31m\n::error::"
     pair = StatePair(evil, "parameter", GOLDEN, HERE, False)
@@ -206,7 +225,9 @@ def test_hostile_names_are_defused() -> None:
     gain = replace(GAIN, module=evil, after=Point(evil, "input"), before=Point(f"{evil}.x", "output"))
     for where in (ORIGIN, origin):
         found = compared(finding, gain, origin=where, unseen=(evil,), repeat=None)
-        for line in (*bisection_lines(found, evil), *finding_lines(replace(found, repeat=finding))):
+        broken = FirstNonFinite(evil, evil, 1, Point(evil, "input"), Point(f"{evil}.x", "output"), 1, 2)
+        repeats = replace(found, repeat=finding, non_finite=broken)
+        for line in (*bisection_lines(found, evil), *finding_lines(repeats)):
             assert line.isprintable()
             assert not line.lstrip().startswith("::")
 

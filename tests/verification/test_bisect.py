@@ -21,6 +21,7 @@ from difftrace.core.recording import Baseline
 from difftrace.determinism.digest import digest
 from difftrace.models import LoadedModel, load_model
 from difftrace.models.reference import reference_model_path
+from difftrace.reports.bisection import finding_lines
 from difftrace.verification import ModelRunner
 from difftrace.verification.bisect import bisect, bisect_models, golden_layers
 
@@ -143,6 +144,52 @@ def test_tables_that_are_no_module_are_between_the_modules_around_them(
     assert (finding.after, finding.before) == (
         Point(f"{TRANSFORMER}.wte", "output"), Point(f"{TRANSFORMER}.blocks.0", "input"),
     )  # fmt: skip
+
+
+def _with_nan(_module: object, _given: object, returned: Tensor) -> Tensor:
+    returned = returned.clone()
+    returned[0, -1, 0] = torch.nan
+    return returned
+
+
+def test_the_layer_that_returns_the_first_nan_is_named_without_a_golden_side(
+    live: LoadedModel, baseline: Baseline
+) -> None:
+    name = f"{TRANSFORMER}.blocks.3.v_proj"
+    with live.model.get_submodule(name).register_forward_hook(_with_nan):
+        found = bisect(live, baseline)
+    first = found.non_finite
+    assert first is not None
+    assert (first.module, first.class_name, first.after) == (name, "Linear", None)
+    assert (first.non_finite, first.in_golden) == (1, False)
+    assert (found.verdict, found.differs) == ("repeatable", True)
+    assert finding_lines(found)[:2] == [
+        f"NON_FINITE: NaN or infinite values begin in {name} (Linear)",
+        f"  it was given finite values and returned 1 of {first.values} that are NaN or infinite",
+    ]
+
+
+def test_a_nan_is_found_where_nothing_of_a_golden_canvas_was_asked_but_its_step(
+    live: LoadedModel, baseline: Baseline
+) -> None:
+    with live.model.get_submodule(f"{TRANSFORMER}.wte").register_forward_hook(_with_nan):
+        found = bisect(live, baseline, step=STEP)
+        broken = golden_layers(live, baseline, STEP)
+        both = bisect(live, baseline, golden=broken)
+    assert found.non_finite is not None
+    assert (found.non_finite.module, found.decisions, found.differs) == (f"{TRANSFORMER}.wte", "not compared", True)
+    # What the golden run has too is told, and is no difference.
+    assert both.non_finite is not None
+    assert (both.verdict, both.non_finite.in_golden) == ("no difference", True)
+    bare = replace(baseline, sequences=tuple(replace(one, evidence=None) for one in baseline.sequences))
+    with live.model.get_submodule(f"{TRANSFORMER}.wte").register_forward_hook(_with_nan):
+        unknown = bisect(live, bare, step=STEP).non_finite
+    assert unknown is not None
+    assert unknown.in_golden is None
+
+
+def test_a_sound_model_has_no_first_nan(reference_model: LoadedModel, baseline: Baseline) -> None:
+    assert bisect(reference_model, baseline, step=STEP).non_finite is None
 
 
 def test_noise_in_one_layer_is_run_to_run_there(live: LoadedModel, baseline: Baseline, golden: GoldenLayers) -> None:

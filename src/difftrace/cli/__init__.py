@@ -27,6 +27,7 @@ _COMMANDS = {
     "layers": "difftrace.cli.layers",
     "merge": "difftrace.cli.merge",
     "prune": "difftrace.cli.prune",
+    "record": "difftrace.cli.record",
     "replay": "difftrace.cli.replay",
     "scan": "difftrace.cli.scan",
     "show": "difftrace.cli.show",
@@ -84,8 +85,8 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Golden trajectories of diffusion language models.
 
-    Recording is done by pytest, `pytest --difftrace-record`; so is verifying, `pytest --difftrace-verify`, which
-    `difftrace verify` does without running the tests.
+    Recording is done by pytest, `pytest --difftrace-record`, and so is verifying, `pytest --difftrace-verify`;
+    `difftrace record` and `difftrace verify` do both without tests.
 
     \b
     Completion, in ~/.bashrc, ~/.zshrc or config.fish:

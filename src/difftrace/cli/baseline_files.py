@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from difftrace.core.baseline_names import FOLDER
 from difftrace.core.errors import DiffTraceError
 
+_FORMAT: Final = b'"difftrace-baseline"'
+# Only the fingerprint, of some kilobytes, comes before it.
+_HEAD: Final = 1 << 16
+
 
 def baseline_files(paths: Sequence[Path], what: str) -> list[Path]:
-    """Return the files among `paths`, and every one below a `__difftrace__` folder of the folders among them.
+    """Return the files among `paths`, and the baselines of the folders among them.
 
-    Each comes once. `what` is done with them, for the message. Raises DiffTraceError where there are none.
+    Those are every file below a `__difftrace__` folder, and what lies in the folder itself and calls itself a baseline,
+    as what `difftrace record` writes. Each comes once. `what` is done with them, for the message. Raises DiffTraceError
+    where there are none.
     """
     files: dict[Path, Path] = {}
     for file in (file for path in paths for file in _below(path)):
         files.setdefault(file.resolve(), file)
     if not files:
-        raise DiffTraceError(f"{', '.join(map(str, paths))}: no {FOLDER} folder below, so there is nothing to {what}")
+        names = ", ".join(map(str, paths))
+        raise DiffTraceError(f"{names}: no {FOLDER} folder below and no baseline in it, so there is nothing to {what}")
     return list(files.values())
 
 
@@ -27,5 +35,15 @@ def _below(path: Path) -> Iterator[Path]:
         yield path
         return
     for file in sorted(path.rglob("*.json")):
-        if FOLDER in file.resolve().parts:
+        if FOLDER in file.resolve().parts or (file.parent == path and _is_called_baseline(file)):
             yield file
+
+
+def _is_called_baseline(file: Path) -> bool:
+    """Say whether a file is meant to be a baseline, so that one that is broken is told from a file of something
+    else."""
+    try:
+        with file.open("rb") as opened:
+            return _FORMAT in opened.read(_HEAD)
+    except OSError:
+        return False

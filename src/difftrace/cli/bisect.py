@@ -50,7 +50,8 @@ def command(
     The model is run twice on the golden canvas of one step, and what every module is given and returns is compared:
     of one run with the other, which shows what does not repeat itself, and with the golden side. In the golden's
     environment the first module that is given the same and returns something else is the culprit; elsewhere every
-    result differs a little, and the culprit is where the error grows most.
+    result differs a little, and the culprit is where the error grows most. Where the model returns NaN or infinite
+    values, the module is named that makes them of finite ones, with or without a golden side.
 
     Without --step the baseline is run again, and the step is the first at which the model leaves it. The golden side
     is the baseline's probe of that step, or of the nearest step that has one, whose canvas is then run; see

@@ -28,9 +28,9 @@ _CURRENT: Final = ".".join(map(str, VERSION))
 def command(paths: tuple[Path, ...], check: bool, as_json: bool) -> None:
     """Rewrite baselines of older format versions as the current one. Needs no torch and no model.
 
-    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is meant. Decisions,
-    evidence and every other field stay as they are; a file of the current version stays the same byte by byte. Each
-    file is replaced as a whole or not at all.
+    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is meant, and what
+    `difftrace record` has written there. Decisions, evidence and every other field stay as they are; a file of the
+    current version stays the same byte by byte. Each file is replaced as a whole or not at all.
 
     \b
     Examples:

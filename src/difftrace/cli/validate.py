@@ -29,7 +29,8 @@ _FORMAT: Final = {"format": "difftrace-validation", "version": "0.1"}
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check baselines; every problem is listed. Needs no torch and no model.
 
-    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked: its format,
+    PATHS are baseline files, or folders, in which every file below a `__difftrace__` folder is checked, and what
+    `difftrace record` has written there: its format,
     its schema, ranges and digests, and whether all of it can be decoded. A file of logits that a baseline refers to
     is read as a whole; where it is not there, nothing is amiss.
 

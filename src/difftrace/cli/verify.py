@@ -9,6 +9,7 @@ import click
 
 from difftrace.cli.baseline_files import baseline_files
 from difftrace.cli.model_options import ModelChoice, Models, model_options
+from difftrace.cli.progress import Progress
 from difftrace.core.baseline import load
 from difftrace.core.errors import DiffTraceError, FormatError, NewerFormatError
 from difftrace.core.logits_codec import Lossless, Top
@@ -20,8 +21,8 @@ from difftrace.core.verification import (
     Result,
     Strategy,
     Unverified,
+    baseline_document,
     verification_document,
-    worst_status,
 )
 from difftrace.determinism.profiles import PROFILES
 from difftrace.reports.verification import result_lines, summary_line
@@ -72,8 +73,9 @@ def command(
 ) -> None:
     """Run BASELINES again, each with the arguments it was recorded with, and say what differs.
 
-    BASELINES are files, or folders, in which every file below a `__difftrace__` folder is meant. The tests are not run:
-    what is verified is the model here and the sampler of this package.
+    BASELINES are files, or folders, in which every file below a `__difftrace__` folder is meant, and what
+    `difftrace record` has written there: a baseline says itself which prompt it is of, so no file of prompts is asked
+    for. Tests are not run: what is verified is the model here and the sampler of this package.
 
     \b
     rerun    denoise again and compare the runs, logits included
@@ -92,6 +94,7 @@ def command(
     \b
     Examples:
       difftrace verify tests/
+      difftrace verify goldens --model ./LLaDA-8B-Instruct
       difftrace verify BASELINE --strategy forced --model ./LLaDA-8B-Instruct
       difftrace verify BASELINE --strategy sampled --steps 16 --sample-seed 7
       difftrace verify tests/ --policy near-tie --fail-on drift --json
@@ -110,18 +113,23 @@ def command(
         batch=batch,
         profile=profile,
     )
-    models, results = Models(choice), []
-    for path in files:
-        result = _result(path, models, asked)
-        results.append(result)
-        if not as_json:
-            click.echo("\n".join(result_lines(str(path), asked, result, _options(choice))))
+    models = Models(choice)
+    # Of thousands of runs what is told, not the runs.
+    entries = []
+    with Progress(len(files), "verifying") as progress:
+        for path in files:
+            result = _result(path, models, asked)
+            entries.append(baseline_document(str(path), asked, result))
+            if not as_json:
+                with progress.aside():
+                    click.echo("\n".join(result_lines(str(path), asked, result, _options(choice))))
+            progress.advance()
+    document = verification_document(entries)
     if as_json:
-        named = [(str(path), result) for path, result in zip(files, results, strict=True)]
-        click.echo(json.dumps(verification_document(asked, named), sort_keys=True, allow_nan=False))
+        click.echo(json.dumps(document, sort_keys=True, allow_nan=False))
     else:
-        click.echo(summary_line(results))
-    raise SystemExit(_EXIT[worst_status(results)])
+        click.echo(summary_line([entry["status"] for entry in entries]))
+    raise SystemExit(_EXIT[document["status"]])
 
 
 def _check(

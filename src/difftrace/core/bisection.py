@@ -8,11 +8,12 @@ from typing import Any, Final, Literal
 
 from difftrace.core.comparison import Divergence
 from difftrace.core.error_gain import ErrorGain
+from difftrace.core.first_non_finite import FirstNonFinite
 from difftrace.core.module_difference import ModuleFinding, StatePair
 from difftrace.core.module_trace import TraceOrigin
 
 FORMAT: Final = "difftrace-bisection"
-VERSION: Final = "0.2"
+VERSION: Final = "0.3"
 
 # Between bf16 and fp32 the error grows by at most 2.1 over any part of the reference model, by 3.6 where random weights
 # make attention sharp, and by 1 in the median; an attention scale that is off by a tenth lets it grow by 6 to 12.
@@ -62,6 +63,7 @@ class Bisection:
         draws_random_numbers: whether the model used a random generator.
         repeat: the first difference between the two runs, None if there is none.
         against: the comparison with the golden side, None if there is none.
+        non_finite: where NaN or infinite values begin, None if the model returns none.
     """
 
     origin: TraceOrigin
@@ -77,6 +79,7 @@ class Bisection:
     draws_random_numbers: bool
     repeat: ModuleFinding | None
     against: Against | None
+    non_finite: FirstNonFinite | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -89,9 +92,11 @@ class Bisection:
 
     @property
     def differs(self) -> bool:
-        """Whether anything does: the two runs, the golden side, the decisions, or the model as it is stored."""
+        """Whether anything does: the two runs, the golden side, the decisions, the model as it is stored, or that it
+        returns NaN or infinite values where the golden one did not."""
         found = self.verdict in ("run-to-run", "difference")
-        return found or self.decisions == "diverge" or bool(self.changed_identity)
+        broken = self.non_finite is not None and self.non_finite.in_golden is False
+        return found or broken or self.decisions == "diverge" or bool(self.changed_identity)
 
     @property
     def same_environment(self) -> bool:

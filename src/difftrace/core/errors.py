@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DiffTraceError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -81,6 +83,19 @@ class DeterminismWarning(UserWarning):
 
 class ScanError(DiffTraceError, ValueError):
     """What was given to a scan is no model and its inputs, or the model is not ready to run."""
+
+
+class PromptsError(DiffTraceError):
+    """Prompts, or the sampler's arguments given with them, cannot be run; nothing was.
+
+    Attributes:
+        problems: one line for each, naming the prompt.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - 1
+        super().__init__(f"{self.problems[0]}{f' (and {more} more)' if more else ''}")
 
 
 class StoreError(DiffTraceError):

@@ -43,3 +43,6 @@ MAX_LOGITS_CHUNKS: Final = 1 << 22
 
 MAX_REPORT_BYTES: Final = 256 << 20
 """Largest report file, in bytes; 2,000 failed checks with their texts take about 12 MB."""
+
+MAX_PROMPTS_BYTES: Final = 256 << 20
+"""Largest file of prompts, in bytes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -104,24 +104,24 @@ def status_of(result: Result) -> Status:
     return "passed" if result.judgement.passes else "failed"
 
 
-def worst_status(results: Sequence[Result]) -> Status:
+def worst_status(statuses: Collection[Status]) -> Status:
     """Return "could not run" if one could not, else "failed" if one did."""
-    found = {status_of(result) for result in results}
     order: tuple[Status, ...] = ("could not run", "failed")
-    return next((status for status in order if status in found), "passed")
+    return next((status for status in order if status in statuses), "passed")
 
 
-def verification_document(asked: Asked, results: Sequence[tuple[str, Result]]) -> dict[str, Any]:
-    """Return the document that schemas/verification.schema.json describes; results by the paths as given."""
+def verification_document(baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the document that schemas/verification.schema.json describes, of what `baseline_document` returned."""
     return {
         "format": FORMAT,
         "version": VERSION,
-        "status": worst_status([result for _, result in results]),
-        "baselines": [_baseline(path, asked, result) for path, result in results],
+        "status": worst_status([one["status"] for one in baselines]),
+        "baselines": list(baselines),
     }
 
 
-def _baseline(path: str, asked: Asked, result: Result) -> dict[str, Any]:
+def baseline_document(path: str, asked: Asked, result: Result) -> dict[str, Any]:
+    """Return what the document says of one baseline; `path` as it was given."""
     document: dict[str, Any] = {
         "path": path,
         "status": status_of(result),

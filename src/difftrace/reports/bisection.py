@@ -13,10 +13,12 @@ from typing import Final
 
 from difftrace.core.bisection import Against, Bisection
 from difftrace.core.error_gain import ErrorGain
-from difftrace.core.module_difference import ModuleFinding, Point, StatePair
+from difftrace.core.first_non_finite import FirstNonFinite
+from difftrace.core.module_difference import ModuleFinding, StatePair
 from difftrace.core.module_trace import TraceOrigin
 from difftrace.core.text import printable
 from difftrace.reports.context import environment_differences
+from difftrace.reports.module_places import place, point_text, within
 
 COLUMNS: Final = 100
 
@@ -53,6 +55,8 @@ def finding_lines(found: Bisection) -> list[str]:
         case "difference":
             assert found.against is not None
             lines = _difference(found, found.against)
+    if found.non_finite is not None:
+        lines = [*_first_non_finite(found.non_finite), *lines]
     if found.changed_identity:
         changed = " and ".join(found.changed_identity)
         lines += wrapped(f"as it is stored, the model has other {changed} than the one that was recorded")
@@ -79,6 +83,19 @@ def place_of_probe(found: Bisection) -> str:
     if found.step_choice == "none diverges":
         return ", the first with a probe"
     return f", the probe nearest to step {found.asked_step}"
+
+
+def _first_non_finite(first: FirstNonFinite) -> list[str]:
+    """Return where NaN or infinite values begin; that is no news where the golden run has them too."""
+    name = "" if first.in_golden else "NON_FINITE: "
+    where = place(first.module, first.class_name, first.ordinal, first.after, first.before)
+    lines = wrapped(f"{name}NaN or infinite values begin in {where}")
+    given = "it was given finite values and returned" if first.after is None else "every value before is finite, there"
+    counted = f"{first.non_finite} of {first.values}"
+    lines += wrapped(f"{given} {counted} {'that ' if first.after is None else ''}are NaN or infinite", "  ")
+    if first.in_golden:
+        lines.append("  the golden run has such values in its logits too")
+    return lines
 
 
 def _run_to_run(repeat: ModuleFinding, against: Against | None) -> list[str]:
@@ -124,7 +141,7 @@ def _gain(gain: ErrorGain) -> str:
     errors = f"{_error(gain.error_before)} → {_error(gain.error_after)}"
     name = printable(gain.module) or "the model"
     if gain.after is not None and gain.before is not None:
-        name += f": {_point(gain.after, gain.module)} → {_point(gain.before, gain.module)}"
+        name += f": {point_text(gain.after, gain.module)} → {point_text(gain.before, gain.module)}"
     return f"  {gain.gain:6.1f}  {errors:<18}  {name}"
 
 
@@ -161,7 +178,7 @@ def _reason(finding: ModuleFinding) -> str:
     if finding.kind == "parameters":
         return "everything before it agrees, but its parameters differ:"
     unknown = any(pair.equal is None for pair in finding.state)
-    known = [f"{printable(_within(pair.name, finding.module))} {_short(pair.observed)}" for pair in finding.state]
+    known = [f"{printable(within(pair.name, finding.module))} {_short(pair.observed)}" for pair in finding.state]
     if not finding.state:
         parameters = "it has no parameters of its own"
     elif unknown:
@@ -174,31 +191,11 @@ def _reason(finding: ModuleFinding) -> str:
 
 
 def _where(finding: ModuleFinding) -> str:
-    return _place(finding.module, finding.class_name, finding.ordinal, finding.after, finding.before)
+    return place(finding.module, finding.class_name, finding.ordinal, finding.after, finding.before)
 
 
 def _part(gain: ErrorGain) -> str:
-    return _place(gain.module, gain.class_name, gain.ordinal, gain.after, gain.before)
-
-
-def _place(module: str, class_name: str, ordinal: int, after: Point | None, before: Point | None) -> str:
-    name = f"{printable(module) or 'the model'} ({printable(class_name)})"
-    if ordinal:
-        name += f", call {ordinal + 1} of it"
-    if after is None or before is None:
-        return name
-    return f"{name} itself,\nbetween {_point(after, module)} and {_point(before, module)}"
-
-
-def _point(point: Point, around: str) -> str:
-    if point.module == around:
-        return f"its {point.moment}"
-    return f"{printable(_within(point.module, around)) or 'the model'}'s {point.moment}"
-
-
-def _within(name: str, around: str) -> str:
-    """Return a dotted name as seen from the module `around`."""
-    return name.removeprefix(f"{around}.")
+    return place(gain.module, gain.class_name, gain.ordinal, gain.after, gain.before)
 
 
 def _decisions(found: Bisection) -> list[str]:
@@ -274,7 +271,7 @@ def model_where(origin: TraceOrigin) -> str:
 def _digests(pairs: Sequence[StatePair], labels: tuple[str, str], around: str) -> list[str]:
     """Return a line for each of the first pairs, by their names within the module `around`."""
     lines = [
-        f"{printable(_within(pair.name, around))}: {labels[0]} {_short(pair.golden)}, {labels[1]}"
+        f"{printable(within(pair.name, around))}: {labels[0]} {_short(pair.golden)}, {labels[1]}"
         f" {_short(pair.observed)}"
         for pair in pairs[:_MOST_STATE]
     ]

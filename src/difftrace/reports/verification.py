@@ -14,7 +14,7 @@ from typing import Final
 from difftrace.core.forced import ForcedVerdict, ScoredStep
 from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
-from difftrace.core.verification import Asked, Result, Unverified, Verified, status_of
+from difftrace.core.verification import Asked, Result, Status, Unverified, Verified
 from difftrace.reports.canvas import token_text
 from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
@@ -42,11 +42,11 @@ def result_lines(path: str, asked: Asked, result: Result, model: Sequence[str] =
     return [*lines, "", *_failure(path, result, asked, model), ""]
 
 
-def summary_line(results: Sequence[Result]) -> str:
+def summary_line(statuses: Sequence[Status]) -> str:
     """Return "3 verified: 2 passed, 1 could not run"."""
-    counted = Counter(map(status_of, results))
+    counted = Counter(statuses)
     parts = [f"{counted[status]} {status}" for status in ("passed", "failed", "could not run") if counted[status]]
-    return f"{len(results)} baseline{'' if len(results) == 1 else 's'}: {', '.join(parts)}"
+    return f"{len(statuses)} baseline{'' if len(statuses) == 1 else 's'}: {', '.join(parts)}"
 
 
 def _headline(path: str, result: Verified) -> list[str]:

@@ -11,6 +11,7 @@ from difftrace.core.bisection import Against, Bisection, Decisions, Source, Step
 from difftrace.core.comparison import Divergence, compare_sequences
 from difftrace.core.error_gain import error_gains
 from difftrace.core.errors import BisectionError, RunError
+from difftrace.core.first_non_finite import FirstNonFinite, first_non_finite
 from difftrace.core.identity_rules import changed_identity
 from difftrace.core.module_difference import ModuleFinding, first_difference
 from difftrace.core.module_trace import GoldenLayers, ModuleTrace, TraceOrigin
@@ -90,7 +91,8 @@ def bisect(
     ran, alone = (choice.step, sequence) if golden is None else (golden.origin.step, golden.origin.sequence)
     origin, first, second = _trace_twice(loaded, baseline, ran, alone)
     against = None if golden is None else _compare(source, file, golden, first)
-    found = _bisection(baseline, choice, origin, (first, second), against)
+    broken = _non_finite(first, baseline, origin, golden)
+    found = _bisection(baseline, choice, origin, (first, second), against, broken)
     if found.verdict != "no difference" or found.decisions != "not compared":
         return found
     # The canvas of another step may show what this one does not.
@@ -117,11 +119,13 @@ def bisect_models(
     choice = _choose(loaded, baseline, step, sequence)
     origin, first, second = _trace_twice(loaded, baseline, choice.step, sequence)
     del loaded
-    found = _bisection(baseline, choice, origin, (first, second), None)
+    broken = _non_finite(first, baseline, origin, None)
+    found = _bisection(baseline, choice, origin, (first, second), None, broken)
     if found.repeat is not None:
         return found
     golden = _repeatable_trace(load_golden(), baseline, choice.step, sequence)
-    return replace(found, against=_compare("model", None, golden, first))
+    broken = _non_finite(first, baseline, origin, golden)
+    return replace(found, against=_compare("model", None, golden, first), non_finite=broken)
 
 
 def _choose(loaded: LoadedModel, baseline: Baseline, step: int | None, sequence: int | None) -> _Choice:
@@ -205,6 +209,7 @@ def _bisection(
     origin: TraceOrigin,
     traces: tuple[ModuleTrace, ModuleTrace],
     against: Against | None,
+    non_finite: FirstNonFinite | None,
 ) -> Bisection:
     first, second = traces
     return Bisection(
@@ -221,4 +226,19 @@ def _bisection(
         draws_random_numbers=first.draws_random_numbers,
         repeat=_repeat(first, second),
         against=against,
+        non_finite=non_finite,
     )
+
+
+def _non_finite(
+    observed: ModuleTrace, baseline: Baseline, origin: TraceOrigin, golden: GoldenLayers | None
+) -> FirstNonFinite | None:
+    """Return where NaN or infinite values begin, and whether the golden run has some as well."""
+    first = first_non_finite(observed)
+    if first is None:
+        return None
+    if golden is not None:
+        return replace(first, in_golden=first_non_finite(golden.trace) is not None)
+    chosen = baseline.sequences if origin.sequence is None else baseline.sequences[origin.sequence :][:1]
+    counts = [None if one.evidence is None else int(one.evidence.non_finite[origin.step]) for one in chosen]
+    return replace(first, in_golden=True if any(counts) else None if None in counts else False)

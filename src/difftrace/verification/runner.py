@@ -94,7 +94,7 @@ class PromptRunner(ABC, Generic[Result]):
             noise=noise,
             seed=seed,
         )
-        ids, mask = left_pad([self._encode(one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
+        ids, mask = left_pad([encoded(self.loaded, one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
         return self.start(ids, mask, arguments, method if record == "logits" else None)
 
     @abstractmethod
@@ -105,13 +105,6 @@ class PromptRunner(ABC, Generic[Result]):
 
         `logits` is how they are recorded, None if they are not.
         """
-
-    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
-        if not isinstance(prompt, str):
-            return list(prompt)
-        if self.loaded.tokenizer is None:
-            raise SamplerError(f"model {self.loaded.name} has no tokenizer: give token ids, not text")
-        return self.loaded.tokenizer.encode(prompt)
 
 
 @dataclass(frozen=True)
@@ -127,6 +120,15 @@ class ModelRunner(PromptRunner[Run]):
         """Denoise the batch twice and return the second run, which repeats a `start` of the same."""
         # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
         return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
+
+
+def encoded(loaded: LoadedModel, prompt: str | Sequence[int]) -> list[int]:
+    """Return the token ids of a prompt; raises SamplerError for a text where the model has no tokenizer."""
+    if not isinstance(prompt, str):
+        return list(prompt)
+    if loaded.tokenizer is None:
+        raise SamplerError(f"model {loaded.name} has no tokenizer: give token ids, not text")
+    return loaded.tokenizer.encode(prompt)
 
 
 def denoise(
