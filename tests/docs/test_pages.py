@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -66,3 +67,12 @@ def test_a_block_that_no_test_could_run_is_refused(tmp_path, text, complaint):
     page.write_text(text)
     with pytest.raises(ValueError, match=complaint):
         blocks(page)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "examples/quickstart/README.md"])
+def test_a_link_from_outside_docs_leads_somewhere(page):
+    # Those between pages of docs are checked by the strict build.
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in target]
+    missing = [target for target in targets if not (CHECKOUT / page).parent.joinpath(target).exists()]
+    assert missing == []

@@ -20,7 +20,7 @@ NOT_RUN = frozenset(
         "needs a GPU",
         "needs another package",
         "needs GitHub",
-        "needs several machines",
+        "needs several ranks",
         "run by .ci/run",
     }
 )
