@@ -12,7 +12,7 @@ import pytest
 from difftrace.core.checked import ReceivedFile, Status
 from difftrace.core.deferred import DeferredRun
 from difftrace.core.text import printable
-from pytest_difftrace import messages
+from pytest_difftrace import messages, ranks
 from pytest_difftrace.checks import (
     Check,
     Observation,
@@ -78,7 +78,8 @@ class Checker:
         from difftrace.capture import record
 
         loaded = self._item.stash.get(LOADED, None)
-        return record(loaded if loaded is not None and model is loaded.model else model, **options)
+        subject = loaded if loaded is not None and model is loaded.model else model
+        return record(subject, **{"across_ranks": True, **options})
 
     def check(
         self, run: Run | DeferredRun | HoldsRun | Trajectory | Sequence[Trajectory], name: str | None = None
@@ -90,6 +91,7 @@ class Checker:
         Raises:
             TypeError: `run` is something else.
             ValueError: `name` was given before in this test, or holds other than ASCII letters, digits, `_` and `-`.
+            RankError: this is one of several ranks, and another one decided otherwise or makes no such check.
         """
         watch, at = Stopwatch(), caller()
         if self._settings.mode == "off":
@@ -110,6 +112,8 @@ class Checker:
         watch: Stopwatch,
     ) -> None:
         observation = observe(self._item, run, name, self._settings.platform_key, at)
+        if not isinstance(run, DeferredRun):
+            ranks.agree([record.trajectory for record in observation.run.sequences])
         if name in self._names:
             raise ValueError(
                 "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"
@@ -141,7 +145,8 @@ class Checker:
         self._conclude(check, run, watch)
 
     def _conclude(self, check: Check, run: object, watch: Stopwatch) -> None:
-        if needs_repeating(check, self._settings):
+        # The model of several ranks may run on all of them or on none.
+        if ranks.on_any(needs_repeating(check, self._settings)):
             with watch.paused():
                 check = judge_again(check, self._settings)
         status = _STATUSES[check.verdict]
@@ -170,16 +175,20 @@ class Checker:
         text = messages.failure(check, self._settings, self._item.config)
         if check.verdict != "diverged" or not self._settings.bisect:
             return text
+        if ranks.several():  # each may fail by itself, and their model may run on all of them only
+            return f"{text}\n\nno bisection across ranks: run the test with --difftrace-bisect on one"
         from pytest_difftrace.bisecting import bisection
 
         with watch.paused():
             return "\n".join([text, "", *bisection(check, self._item)])
 
     def _received(self, check: Check, run: object) -> ReceivedFile | None:
-        """Write the run of a failed check to the results folder; a deferred one is denoised for it."""
+        """Write the run of a failed check to the results folder; a deferred one is denoised for it, on every rank."""
         try:
             if isinstance(run, DeferredRun):
                 check = replace(check, observation=made(check.observation, run.run, self._settings.platform_key))
+            if not ranks.writes():
+                return None
             # All logits of a run lie beside a baseline, not beside what is there to be looked at.
             received = replace(to_record(check), logits=None)
             return write_received(self._item.config, self._item.path, received, check.target.name)

@@ -10,6 +10,7 @@ from difftrace.core.errors import RunError
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.identity_rules import identity_finding
 from difftrace.core.recording import Baseline
+from pytest_difftrace import ranks
 from pytest_difftrace.checks import Check, Observation, compared, find, judged_as, made
 from pytest_difftrace.options import Settings
 from pytest_difftrace.stopwatch import Stopwatch
@@ -29,12 +30,15 @@ def judge_deferred(run: DeferredRun, observation: Observation, settings: Setting
     assert check.golden is not None
     with watch.paused():
         verdict = None if run.made else _scored(run, observation.run, check.golden)
-    if verdict is not None and verdict.same:
+    same = verdict is not None and verdict.same
+    # Ranks denoise together: they compare what they decide, and their model may run on all of them only.
+    if not ranks.on_any(not same):
+        ranks.agree([record.trajectory for record in check.golden.sequences])
         return replace(check, verdict="passed", forced=verdict)
     with watch.paused():
         denoised = run.run
     check = compared(replace(check, observation=made(observation, denoised, settings.platform_key)), settings)
-    return check if verdict is None else _with_verdict(check, verdict, settings)
+    return check if verdict is None or same else _with_verdict(check, verdict, settings)
 
 
 def _scored(run: DeferredRun, declared: Baseline, golden: Baseline) -> ForcedVerdict | None:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_difftrace import foreign, manifest, on_github, options, reporting, workers, writing
+from pytest_difftrace import foreign, manifest, on_github, options, ranks, reporting, workers, writing
 from pytest_difftrace.fixtures import difftrace, llada
 from pytest_difftrace.session import SESSION, Session
 
@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = options.resolve(config)
     session = config.stash[SESSION] = Session(settings)
     config.pluginmanager.register(reporting.Tally(session), "difftrace-tally")
+    config.pluginmanager.register(ranks.Lockstep(settings), "difftrace-ranks")
     collected = manifest.Manifest()
     config.pluginmanager.register(manifest.Collecting(collected), "difftrace-manifest")
     if writing.writes(config):

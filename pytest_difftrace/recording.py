@@ -21,7 +21,7 @@ from difftrace.core.run_rules import run_to_run_finding
 from difftrace.core.side_logits import put_beside, remove_beside
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
-from pytest_difftrace import messages
+from pytest_difftrace import messages, ranks
 from pytest_difftrace.checks import Check, loses_budget, loses_probes, to_record, verdict_on, written
 from pytest_difftrace.entries import entry_of
 from pytest_difftrace.junit import note_properties
@@ -43,7 +43,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     try:
         reports = _run(item)
-        if repetition.pending and len(reports) == 2 and all(report.passed for report in reports):
+        passed = len(reports) == 2 and all(report.passed for report in reports)
+        if ranks.start_again(reports[-1], wanted=bool(repetition.pending), possible=passed):
             _start_again(item, repetition)
             # Shown output and properties are those of the second run alone.
             _forget_output(item)
@@ -246,7 +247,9 @@ def _parting(repetition: Repetition, name: str | None, found: Classification) ->
 
 
 def _write(check: Check, config: pytest.Config) -> str | None:
-    """Write the baseline of `check`; return the failure's text if that is not possible, else None."""
+    """Write the baseline of `check`, if this process is to; return the failure's text if it cannot, else None."""
+    if not ranks.writes():
+        return None
     # Under xdist another worker may have written there since the first run.
     replaced = written(check.target)
     if replaced is not None and replaced.test not in (None, check.observation.test):

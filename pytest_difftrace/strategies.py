@@ -27,14 +27,15 @@ def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRun
     from difftrace.verification import DeferredRunner, ModelRunner
 
     if settings.mode != "verify" or settings.strategy == "rerun" or _obstacle(settings) is not None:
-        return ModelRunner(loaded, settings.profile)
+        return ModelRunner(loaded, settings.profile, across_ranks=True)
     if settings.strategy == "forced":
-        return DeferredRunner(loaded, settings.profile)
+        return DeferredRunner(loaded, settings.profile, across_ranks=True)
     from functools import partial
 
     from difftrace.verification.forced import verify_sampled
 
-    return DeferredRunner(loaded, settings.profile, partial(verify_sampled, count=COUNT, seed=SEED))
+    verify = partial(verify_sampled, count=COUNT, seed=SEED)
+    return DeferredRunner(loaded, settings.profile, verify, across_ranks=True)
 
 
 def header(settings: Settings) -> str:

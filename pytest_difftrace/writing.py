@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_difftrace import ranks
 from pytest_difftrace.manifest import Manifest, covers, filtered_by, narrowed_by, plain_of_worker, relation
 from pytest_difftrace.results import REPORT, forget_received, prepared
 from pytest_difftrace.rooted import clean
@@ -227,6 +228,9 @@ def failed(entry: Entry) -> bool:
 
 
 def writes(config: pytest.Config) -> bool:
-    """Return whether this process writes reports: the one that runs the tests, or the controller of those that do."""
+    """Return whether this process writes reports: the one that runs the tests, or the controller of those that do.
+
+    Of several ranks it is the first.
+    """
     options: Any = config.option
-    return not hasattr(config, "workerinput") and not getattr(options, "collectonly", False)
+    return not hasattr(config, "workerinput") and not getattr(options, "collectonly", False) and ranks.writes()

@@ -105,6 +105,20 @@ def test_the_store_is_measured(tmp_path: Path) -> None:
     assert str(tmp_path) not in file.read_text()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
+def test_the_agreement_of_ranks_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "ranks.json"
+    command = [sys.executable, str(BENCHMARKS / "ranks.py"), "--ranks", "1,2,1000000000", "--runs", "3"]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    names = {figure["name"] for figure in document["figures"]}
+    assert {"a digest alone", "1 rank: nothing to agree on", "2 ranks: agreement on a run"} <= names
+    assert document["settings"]["left out for want of memory"] == "1000000000"
+    assert str(tmp_path) not in file.read_text()
+
+
 def test_validating_is_timed(tmp_path: Path) -> None:
     file = tmp_path / "validate.json"
     command = [sys.executable, str(BENCHMARKS / "validate.py"), "--baselines", "3", "--rounds", "1"]

@@ -18,14 +18,15 @@ from difftrace.capture.registry import adapter_for
 from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
 from difftrace.core.audit import Audit
-from difftrace.core.errors import CaptureError
+from difftrace.core.errors import CaptureError, RankError
 from difftrace.core.recording import JsonScalar
 from difftrace.core.run import Run
 from difftrace.core.trajectory import Trajectory
 from difftrace.determinism.environment import Environment, fingerprint
+from difftrace.ranks import agreed
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", CaptureError)
+__tracebackhide__ = methodcaller("errisinstance", (CaptureError, RankError))
 
 
 def record(
@@ -38,6 +39,7 @@ def record(
     prompt_length: int | None = None,
     keep: Literal["decisions", "evidence"] = "evidence",
     audit: bool = False,
+    across_ranks: bool = False,
 ) -> Recorder:
     """Return a context in which the loop that calls `model` is recorded, without changing what it does.
 
@@ -53,6 +55,8 @@ def record(
     what the model said at the positions that were committed, for engines with a mask whose calls return logits. `audit`
     also notes every random draw and every selection with ties at its boundary, which takes about as long again as a
     small model on a CPU does: `capture(out).audit`, and below a failing check.
+    `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
+    that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
     The loop must call the model in this process, in one thread, uncompiled and with token ids; each call is a step
     unless the adapter knows better. It is not waited for the device before the context has ended.
@@ -71,7 +75,9 @@ def record(
     scores = ScoreRecorder(mask, adapter.shift) if scored and mask is not None else None
     tape = Tape(type(subject.target).__name__, scores)
     auditor = Auditor(lambda: tape.answered) if audit else None
-    return Recorder(subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, auditor)
+    return Recorder(
+        subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, auditor, across_ranks
+    )
 
 
 class Recorder:
@@ -84,6 +90,7 @@ class Recorder:
         arguments: Mapping[str, JsonScalar],
         tape: Tape,
         auditor: Auditor | None = None,
+        across_ranks: bool = False,
     ) -> None:
         """Record `subject` on `tape`, and what `auditor` sees; use `record`, which knows the adapters."""
         self._subject = subject
@@ -92,6 +99,7 @@ class Recorder:
         self._tape = tape
         self._auditor = auditor
         self._audit: Audit | None = None
+        self._across_ranks = across_ranks
         self._stack = ExitStack()
         self._state = "has not begun"
         self._played: Played | None = None
@@ -168,8 +176,16 @@ class Recorder:
         return list(self.capture(output).trajectories)
 
     def run(self, output: Any = None) -> Run:
-        """Return the run for `difftrace.check`, with what is known of model, loop and environment; as `capture`."""
-        return self._as_run(self.capture(output))
+        """Return the run for `difftrace.check`, with what is known of model, loop and environment; as `capture`.
+
+        Raises:
+            RankError: another rank decided otherwise, or made no such run.
+        """
+
+        def captured() -> Run:
+            return self._as_run(self.capture(output))
+
+        return agreed(captured) if self._across_ranks else captured()
 
     def as_run(self) -> Run:
         """Return the run of the output that was given last.

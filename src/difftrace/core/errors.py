@@ -128,3 +128,7 @@ class EngineError(DiffTraceError, ValueError):
 
 class CaptureError(DiffTraceError):
     """A loop written elsewhere cannot be recorded as it is, or contradicts what was recorded of it."""
+
+
+class RankError(DiffTraceError):
+    """The ranks of a distributed run disagree, are out of step, or cannot reach each other."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from difftrace.core.deferred import DeferredRun
-from difftrace.core.errors import DeterminismError, LogitsError, SamplerError
+from difftrace.core.errors import DeterminismError, LogitsError, RankError, SamplerError
 from difftrace.core.forced import ForcedVerdict
 from difftrace.core.logits_codec import Method
 from difftrace.core.recording import Baseline
@@ -22,7 +22,7 @@ from difftrace.verification.forced import verify_forced
 from difftrace.verification.runner import ModelRunner, PromptRunner, run_of, threads_that_pay
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError, RankError))
 
 
 class Verify(Protocol):
@@ -46,7 +46,7 @@ class DeferredRunner(PromptRunner[DeferredRun]):
         self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None
     ) -> DeferredRun:
         """Prepare the run of a batch of ids [B, P] and their mask [B, P], None where nothing is hidden."""
-        loaded, runner = self.loaded, ModelRunner(self.loaded, self.profile)
+        loaded, runner = self.loaded, ModelRunner(self.loaded, self.profile, across_ranks=self.across_ranks)
         seed, threads = arguments.seed, threads_that_pay(loaded.model)
         if seed is None:
             raise SamplerError("a run that is to be repeated needs a seed: give seed= an integer")

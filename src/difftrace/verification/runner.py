@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import methodcaller
 from typing import Any, Generic, TypeGuard, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from difftrace.core.errors import DeterminismError, LogitsError, SamplerError
+from difftrace.core.errors import DeterminismError, LogitsError, RankError, SamplerError
 from difftrace.core.evidence import Evidence
 from difftrace.core.logits_codec import Method
 from difftrace.core.logits_reference import method_named
@@ -24,12 +24,13 @@ from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.models.tokenizer import Tokenizer
+from difftrace.ranks import agreed
 from difftrace.sampling import Generation, SamplerArguments, generate
 from difftrace.sampling.padding import left_pad
 from difftrace.verification.scratch_logits import with_scratch_logits
 
 # Test runners then show the caller's line, not ours, for errors that are the caller's to mend.
-__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError))
+__tracebackhide__ = methodcaller("errisinstance", (SamplerError, LogitsError, DeterminismError, RankError))
 
 Result = TypeVar("Result", covariant=True)
 
@@ -45,11 +46,14 @@ _THREADS_PAY_FROM = 20_000_000
 class PromptRunner(ABC, Generic[Result]):
     """Takes prompts and the sampler's arguments as a user gives them, for `loaded`.
 
-    `profile` is the determinism profile, None for the one of the model's device.
+    `profile` is the determinism profile, None for the one of the model's device. `across_ranks` says that every rank of
+    torch.distributed's default group makes the same runs: they then have to decide alike. Nothing changes where there
+    is no group.
     """
 
     loaded: LoadedModel
     profile: str | None = None
+    across_ranks: bool = field(default=False, kw_only=True)
 
     def generate(
         self,
@@ -75,8 +79,8 @@ class PromptRunner(ABC, Generic[Result]):
         "lossless", "lossy:0.01" for logits within 0.01, or "top:32" for the 32 largest of each position; the file lasts
         as long as the run. The other arguments are those of `difftrace.sampling.generate`. Raises SamplerError for a
         prompt or arguments the model cannot run, LogitsError for a method that there is not, DeterminismError where
-        determinism cannot be enforced or something changed one of its switches during the run. The run's `repeat` runs
-        the same again.
+        determinism cannot be enforced or something changed one of its switches during the run, RankError where ranks
+        do not agree. The run's `repeat` runs the same again.
         """
         if record not in ("evidence", "logits"):
             raise SamplerError(f"record must be evidence or logits, not {record!r}")
@@ -113,13 +117,21 @@ class ModelRunner(PromptRunner[Run]):
 
     def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None) -> Run:
         """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
-        run = denoise(self.loaded, ids, mask, arguments, profile=self.profile, logits=logits)[0]
+        run = self._run(ids, mask, arguments, logits, times=1)
         return replace(run, repeat=partial(self.again, ids, mask, arguments))
 
     def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
         """Denoise the batch twice and return the second run, which repeats a `start` of the same."""
         # The second run of one seeding: a model that draws random numbers itself repeats itself under a fresh seed.
-        return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=2)[1]
+        return self._run(ids, mask, arguments, None, times=2)
+
+    def _run(
+        self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None, *, times: int
+    ) -> Run:
+        def last() -> Run:
+            return denoise(self.loaded, ids, mask, arguments, profile=self.profile, times=times, logits=logits)[-1]
+
+        return agreed(last) if self.across_ranks else last()
 
 
 def encoded(loaded: LoadedModel, prompt: str | Sequence[int]) -> list[int]:

@@ -1,0 +1,152 @@
+"""One rank of several: goes through scenes, and prints what each came to as a line of JSON.
+
+python rank.py RENDEZVOUS RANK SIZE [SCENE …]
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+import difftrace
+from difftrace import Trajectory
+from difftrace.core.errors import RankError
+from difftrace.core.run import Run
+from difftrace.models import load_model
+from difftrace.models.reference import reference_model_path
+from difftrace.ranks import Ranks, current
+from difftrace.sampling import generate
+from difftrace.verification import ModelRunner
+
+STEPS = 12
+
+
+def run_of(*tokens: int) -> Run:
+    count = len(tokens)
+    columns = {"steps": range(count), "positions": range(2, 2 + count), "tokens": tokens}
+    one = Trajectory(prompt=[1, 2], initial=[1, 2, *[99] * count], num_steps=count, **columns)
+    return Run((one,))
+
+
+def same(ranks: Ranks) -> str:
+    return f"steps {ranks.run(lambda: run_of(*range(STEPS))).trajectories[0].num_steps}"
+
+
+def last_differs(ranks: Ranks) -> str:
+    tokens = list(range(STEPS))
+    if ranks.rank == ranks.size - 1:
+        tokens[7] = 88
+    ranks.run(lambda: run_of(*tokens))
+    return "not noticed"
+
+
+def last_raises(ranks: Ranks) -> str:
+    def make() -> Run:
+        if ranks.rank == ranks.size - 1:
+            raise ValueError("no memory\x1b[31m left")
+        return run_of(1)
+
+    ranks.run(make)
+    return "not noticed"
+
+
+def first_makes_one_more(ranks: Ranks) -> str:
+    try:
+        for _ in range(1 + (ranks.rank == 0)):
+            same(ranks)
+    finally:
+        ranks.rest()
+    return "not noticed"
+
+
+def asked(ranks: Ranks) -> str:
+    return str(ranks.ask(ranks.rank == 0))
+
+
+def model(ranks: Ranks) -> str:
+    """Every rank has the model; then the last one's is changed."""
+    loaded = load_model(reference_model_path())
+    runner = ModelRunner(loaded, across_ranks=True)
+    prompt, arguments = "12 + 30 = ", {"gen_length": 8, "steps": 8}
+    first = runner.generate(prompt, **arguments)
+    assert first.repeat is not None
+    assert first.repeat().trajectories == first.trajectories
+    assert loaded.tokenizer is not None
+    ids = torch.tensor([loaded.tokenizer.encode(prompt)])
+    with difftrace.record(loaded, across_ranks=True) as rec:
+        out = generate(loaded.model, ids, block_length=8, seed=ranks.size, **arguments)
+    assert rec.run(out.tokens).trajectories[0].num_events == 8
+    if ranks.rank == ranks.size - 1:
+        with torch.no_grad():
+            for parameter in loaded.model.parameters():
+                parameter.mul_(0.5)
+    runner.generate(prompt, **arguments)
+    return "not noticed"
+
+
+def tensor_parallel(ranks: Ranks) -> str:
+    """Every rank has a part of each block's second half, and all decide as a rank with the whole model does."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    loaded = load_model(reference_model_path())
+    arguments = {"gen_length": 8, "steps": 8}
+    whole = ModelRunner(loaded).generate("12 + 30 = ", **arguments)
+    for name, module in loaded.model.named_modules():
+        if name.rpartition(".")[0].endswith("blocks"):
+            plan = {"ff_proj": ColwiseParallel(), "up_proj": ColwiseParallel(), "ff_out": RowwiseParallel()}
+            parallelize_module(module, init_device_mesh("cpu", (ranks.size,)), plan)
+    assert any(parameter.__class__.__name__ == "DTensor" for parameter in loaded.model.parameters())
+    spread = ModelRunner(loaded, across_ranks=True).generate("12 + 30 = ", **arguments)
+    return f"{spread.text.strip()} {spread.trajectories == whole.trajectories}"
+
+
+def last_is_gone(ranks: Ranks) -> str:
+    if ranks.rank == ranks.size - 1:
+        os._exit(0)
+    same(ranks)
+    return "not noticed"
+
+
+def after_that(ranks: Ranks) -> str:
+    return f"lost {ranks.lost}"
+
+
+SCENES: dict[str, Callable[[Ranks], str]] = {
+    scene.__name__: scene
+    for scene in (
+        same,
+        last_differs,
+        last_raises,
+        first_makes_one_more,
+        asked,
+        model,
+        tensor_parallel,
+        last_is_gone,
+        after_that,
+    )
+}
+
+
+def main() -> None:
+    rendezvous, rank, size, *names = sys.argv[1:]
+    assert current() is None
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(size), timeout=timedelta(seconds=60)
+    )
+    ranks = current()
+    assert ranks is not None
+    assert ranks is current()
+    for name in names:
+        try:
+            result = SCENES[name](ranks)
+        except (RankError, ValueError) as error:
+            result = f"{type(error).__name__}: {error}"
+        print(json.dumps([name, result]), flush=True)
+
+
+main()
