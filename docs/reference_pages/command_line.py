@@ -15,7 +15,7 @@ _VERBATIM = "\b"
 
 def page() -> str:
     """Return the page."""
-    context = click.Context(group, info_name="difftrace")
+    context = click.Context(group, info_name="difftrace", **group.context_settings)
     lines = ["# The `difftrace` command", ""]
     lines += _help(group.help or "")
     names = group.list_commands(context)

@@ -8,8 +8,9 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from documents.blocks import Block, shown_in
 
@@ -26,7 +27,7 @@ class Reader:
     def __init__(self, folder: Path, programs: dict[str, Program]) -> None:
         self._folder = folder
         self._programs = programs
-        self._names: dict[str, Any] = {"__name__": "__page__"}
+        self._module = ModuleType("page")
         self._variables: dict[str, str] = {}
         self._output: str | None = None
         self.unread: set[str] = set()  # test files that no pytest command has run yet
@@ -40,12 +41,18 @@ class Reader:
         elif block.file_name is not None:
             self._keep(block.file_name, block.text)
         elif block.language == "python":
-            code = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
-            exec(code, self._names)
+            self._run(block)
         elif block.language == "console":
             self._output = self._console(where, block)
         else:
             raise AssertionError(f"{where}: nothing is done with a block of {block.language}: say what it is above it")
+
+    def _run(self, block: Block) -> None:
+        """Run Python in the page's one module, from a file whose lines are numbered as the page's are."""
+        path = self._folder / ".page" / f"line_{block.line}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n" * block.line + block.text, encoding="utf-8")
+        SourceFileLoader("page", str(path)).exec_module(self._module)
 
     def _keep(self, name: str, text: str) -> None:
         path = self._folder / name
