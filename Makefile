@@ -12,7 +12,7 @@ TEST_WORKERS ?= 2
 help:
 	@echo "make demo   set up $(VENV), verify the quickstart, show what a divergence looks like"
 	@echo "make test   set up $(VENV), run the tests (DIFFTRACE_TEST_FULL=1: with their long loops in full)"
-	@echo "make lint   style, types and layering"
+	@echo "make lint   style, types, layering, workflows"
 	@echo "make docs   build docs/ into build/docs, every warning an error"
 	@echo "make wheel  build sdist and wheel into dist/"
 
@@ -34,10 +34,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes= $(WORKFLOWS)
+	$(BIN)/zizmor --offline --no-progress --no-config --quiet action.yml $(WORKFLOWS)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	rm -rf dist

@@ -14,6 +14,8 @@ from typing import Final
 
 import pytest
 
+from difftrace.core.errors import DeterminismError
+from difftrace.determinism.early_variables import value_for
 from difftrace.determinism.profiles import CPU, CUDA, ROCM, Row, early_rows
 from difftrace.determinism.variables import note_taken, put, was_in_time
 from pytest_difftrace import restart
@@ -66,15 +68,10 @@ def _fix_hash_seed(config: pytest.Config, values: dict[str, str | None], restart
 
 def _value(row: Row) -> str | None:
     """Return what the variable has to be: what it is where that serves."""
-    found = os.environ.get(row.name)
-    if row.accepts(found):
-        return found
-    if row.refuses and found is not None:
-        serves = " or ".join(filter(None, (str(row.value), row.presets)))
-        raise pytest.UsageError(
-            f"{row.name}={found!r} in the environment: {row.why}; set {row.name}={serves}, or unset it"
-        )
-    return None if row.value is None else str(row.value)
+    try:
+        return value_for(row, os.environ.get(row.name))
+    except DeterminismError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _set(row: Row, value: str | None, undo: ExitStack, in_time: bool) -> None:

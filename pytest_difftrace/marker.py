@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from pytest_difftrace.options import Settings
+
+_PINNED: Final = re.compile(r"([^/@]+/[^/@]+)@([0-9a-f]{40})")
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,17 @@ def requested_model(item: pytest.Item, settings: Settings) -> ModelRequest:
         if mark.args:
             raise pytest.UsageError(f"@pytest.mark.difftrace takes only keywords: write model={mark.args[0]!r}")
     if "model" not in asked and settings.model is not None:
-        asked["model"] = _path(settings.model, settings.model_folder)
+        model, revision = _pinned(settings.model)
+        asked["model"] = _path(model, settings.model_folder)
+        if revision is not None:
+            asked.setdefault("revision", revision)
     return ModelRequest(**asked)
+
+
+def _pinned(model: str) -> tuple[str, str | None]:
+    """Return model and revision of `owner/name@<40-hex commit>`; anything else has no revision."""
+    found = _PINNED.fullmatch(model)
+    return (found[1], found[2]) if found else (model, None)
 
 
 def _path(model: str, folder: Path) -> str:

@@ -146,7 +146,8 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="PATH_OR_ID",
         default=None,
         dest="difftrace_model",
-        help="Model of the llada fixture: a folder or a hub id (default: the embedded reference model).",
+        help="Model of the llada fixture: a folder, or owner/name@commit of the hub (default: the embedded reference"
+        " model).",
     )
     group.addoption(
         "--difftrace-profile",

@@ -164,6 +164,20 @@ def test_the_overhead_is_measured_on_any_model_folder(tmp_path: Path, conformanc
     assert str(conformance_folder) not in file.read_text()
 
 
+def test_the_overhead_of_a_loop_written_elsewhere_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "overhead.json"
+    small = ["--pairs", "2", "--gen-length", "4", "--steps", "4", "--granularity", "evidence", "--json", str(file)]
+    command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--engine", "llada", *small]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    document = json.loads(file.read_text())
+    assert violation("benchmark", document) is None
+    figures = {figure["name"]: figure for figure in document["figures"]}
+    assert figures["recording / not recording"]["at_most"] == 1.05
+    assert figures["steps"]["value"] == 4
+    assert figures["evidence, as columns"]["value"] == 240
+
+
 def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
     file = tmp_path / "divergence.json"
     command = [sys.executable, str(BENCHMARKS / "divergence.py"), "--prompts", "1", "--only", "last step"]

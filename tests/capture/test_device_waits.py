@@ -94,6 +94,26 @@ def test_the_copy_at_the_end_is_one_for_any_number_of_steps(scorer: Any, keep: A
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("engine", ["llama", "gemma"])
+@pytest.mark.usefixtures("no_compiler")
+def test_engines_of_transformers_wait_as_often_as_unrecorded(request: pytest.FixtureRequest, engine: str) -> None:
+    model, ids = request.getfixturevalue(engine), torch.tensor([[5, 9, 11]])
+    length = {"max_new_tokens": 16} | ({"max_denoising_steps": 6} if engine == "gemma" else {"do_sample": True})
+
+    def loop() -> list[str]:
+        torch.manual_seed(0)
+        with _waits() as seen:
+            model.generate(ids, **length)
+        return seen
+
+    with torch.random.fork_rng():
+        bare = loop()
+        with difftrace.record(model) as rec:
+            recorded = loop()
+    assert rec.engine in ("causal", "diffusion_gemma")
+    assert recorded == bare
+
+
 def test_a_loop_on_tensors_that_hold_no_values_is_recorded() -> None:
     # On the meta device anything that needs a value raises: data-dependent shapes, branches and copies.
     adapter, tape = LoopAdapter(), Tape("model", ScoreRecorder(9, 0))

@@ -151,3 +151,23 @@ def test_help_shows_the_options(run_pytest):
     result.stdout.fnmatch_lines(
         ["*--difftrace-record=missing*", "*--difftrace-policy=*", "*--difftrace-bisect*", "*difftrace_per_platform*"]
     )
+
+
+def test_a_model_of_the_hub_is_asked_for_with_its_commit(pytester, run_pytest, suite):
+    suite(
+        """
+from pytest_difftrace.marker import requested_model
+from pytest_difftrace.session import SESSION
+
+def test_a(request):
+    asked = requested_model(request.node, request.config.stash[SESSION].settings)
+    assert (asked.model, asked.revision) == ("owner/model", "0123456789abcdef0123456789abcdef01234567")
+
+@pytest.mark.difftrace(model="other/model")
+def test_b(request):
+    asked = requested_model(request.node, request.config.stash[SESSION].settings)
+    assert (asked.model, asked.revision) == ("other/model", None)
+"""
+    )
+    result = run_pytest("--difftrace-model=owner/model@0123456789abcdef0123456789abcdef01234567")
+    result.assert_outcomes(passed=2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,7 @@ class Adapter(Protocol):
         shift: 0 where row p of the logits scores position p, 1 where it scores position p + 1.
         by_probability: whether the loop, unless it draws random numbers, commits the masks whose best tokens have the
             highest softmax probability. Evidence says what it chose among where every step agrees with that.
+        candidates: which positions a call's logits are about: the `masks` that it shows, or the one `next` to it.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Adapter(Protocol):
     grows: bool
     shift: int
     by_probability: bool
+    candidates: Literal["masks", "next"]
 
     def matches(self, target: Any) -> bool:
         """Say whether `target` is this engine's, for engine="auto"; imports nothing and never raises."""
@@ -151,6 +153,7 @@ class LoopAdapter:
     grows = False
     shift = 0
     by_probability = False
+    candidates: Literal["masks", "next"] = "masks"
 
     def matches(self, target: Any) -> bool:
         """Anything can be tried."""
@@ -169,7 +172,7 @@ class LoopAdapter:
         """Wrap the instance's `forward`."""
         return wrapped(target, tape, self.look, self.logits)
 
-    def look(self, arguments: Mapping[str, Any]) -> Look:
+    def look(self, arguments: Mapping[str, Any]) -> Look | None:
         """Find ids, window and attention mask among the usual names."""
         return Look(
             self.ids(arguments),

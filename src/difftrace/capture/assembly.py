@@ -70,11 +70,19 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
     masks = _masks(played, len(runs))
     end = _prompt_end(runs, reading)
     first = forwards[0].offset if forwards and not (played.commits or histories) else 0
+    outside = played.prompt
     rows = [
-        _row(run, None if returned is None else returned[row], masks[row], end, first, reading, row)
+        _row(
+            run,
+            None if returned is None else _without_prompt(returned[row], run, row, outside),
+            masks[row],
+            end,
+            first,
+            reading,
+            row,
+        )
         for row, run in enumerate(runs)
     ]
-    outside = played.prompt
     trajectories = tuple(_trajectory(one, row, outside, masks[row], end) for row, one in enumerate(rows))
     evidences = _evidences(played, reading, trajectories, steps)
     return Captured(
@@ -106,10 +114,11 @@ def _evidences(
         calls = calls or [Call(commit.before, 0, {}) for commit in played.commits]
         if any(commit.row is not None for commit in played.commits) or list(steps) != sorted({*steps}) or -1 in steps:
             return None
-    if played.scores is None or reading.mask_id is None or not steps:
+    if played.scores is None or not steps:
         return None
     guided = len(played.scores.rows) > len(trajectories)
-    seen = Seen(played.scores, calls, steps, reading.mask_id, guided, reading.adapter.by_probability)
+    mask = None if reading.adapter.candidates == "next" else reading.mask_id
+    seen = Seen(played.scores, calls, steps, mask, guided, reading.adapter.by_probability)
     return evidences_of(seen, trajectories)
 
 
@@ -133,6 +142,14 @@ def _returned(output: Any, adapter: Adapter) -> Sequence[Returned] | None:
             "give the canvases themselves, integers [rows, length]"
         )
     return returned
+
+
+def _without_prompt(final: Returned, run: RowRun, row: int, outside: npt.NDArray[np.int64] | None) -> Returned:
+    """Return the canvas of a row that was returned with the prompt [B, P] that lies outside it before it."""
+    if outside is None or final.start is not None or final.tokens.size <= run.canvases.shape[1]:
+        return final
+    prompt = outside[row]
+    return Returned(final.tokens[prompt.size :]) if np.array_equal(final.tokens[: prompt.size], prompt) else final
 
 
 def _forwards(played: Played, reading: Reading, returned: int | None) -> tuple[list[Forward], list[bool]]:
@@ -217,7 +234,7 @@ def _row(
         open_ends &= canvases[-1] == reading.mask_id
     unscored = 0
     if run.scored is not None:
-        scored = np.pad(run.scored, ((0, 0), (0, canvases.shape[1] - run.scored.shape[1])))
+        scored = np.pad(run.scored, ((0, 0), (0, max(0, canvases.shape[1] - run.scored.shape[1]))))
         unscored = int((~scored[events.steps, events.positions]).sum())
     fill = 0 if reading.mask_id is None else reading.mask_id
     return _Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill)

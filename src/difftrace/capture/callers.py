@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -18,16 +19,32 @@ _COMPILER: Final = ("torch._dynamo.eval_frame", "OptimizeContext")
 def file_of_loop() -> Path | None:
     """Return the file of the code that called the model, None where no code did."""
     for frame in _stack():
-        module = _module(frame)
-        if not any(module == name or module.startswith(f"{name}.") for name in _BETWEEN):
+        if not _is_between(_module(frame)):
             return Path(frame.f_code.co_filename)
     return None
+
+
+def nearest(count: int) -> list[tuple[str, str]]:
+    """Return module and function of the `count` frames that are nearest to the call of the model."""
+    found: list[tuple[str, str]] = []
+    for frame in _stack():
+        module = _module(frame)
+        if not _is_between(module):
+            found.append((module, frame.f_code.co_name))
+            if len(found) == count:
+                break
+    return found
 
 
 def is_compiled() -> bool:
     """Say whether code that torch.compile made is calling; seen only where it fell back on Python."""
     module, context = _COMPILER
     return any(_module(frame) == module and type(frame.f_locals.get("self")).__name__ == context for frame in _stack())
+
+
+@lru_cache(maxsize=256)
+def _is_between(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _BETWEEN)
 
 
 def _stack() -> Iterator[FrameType]:

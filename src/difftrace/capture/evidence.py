@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from difftrace.capture.said import Said
 from difftrace.capture.scores import Scores
 from difftrace.capture.tape import Call
 from difftrace.core.evidence import REJECTED, Evidence, clearly_above
@@ -33,7 +34,7 @@ class Seen:
         scores: of every call.
         calls: every call.
         steps: index of the call that each step decided on.
-        mask_id: what a candidate holds.
+        mask_id: what a candidate holds; None where the one position behind each window is.
         guided: whether the calls scored every row twice, conditional rows first.
         by_probability: whether the loop, where it draws no random numbers, ranks by the probability of the best token.
     """
@@ -41,13 +42,13 @@ class Seen:
     scores: Scores
     calls: Sequence[Call]
     steps: Sequence[int]
-    mask_id: int
+    mask_id: int | None
     guided: bool
     by_probability: bool
 
 
 def evidences_of(seen: Seen, trajectories: Sequence[Trajectory]) -> tuple[Evidence, ...] | None:
-    """Return the evidence of each row, None where a commit is at no mask that its step's call had shown."""
+    """Return the evidence of each row, None where a commit is at no candidate of its step."""
     rows = [_candidates(seen, row, trajectory.length) for row, trajectory in enumerate(trajectories)]
     found = []
     for trajectory, candidates in zip(trajectories, rows, strict=True):
@@ -56,7 +57,16 @@ def evidences_of(seen: Seen, trajectories: Sequence[Trajectory]) -> tuple[Eviden
             return None
         found.append(_evidence(seen, candidates, keys, trajectory))
     drawn = bool(found[0].noise_digests.any())
-    chosen = all(np.array_equal(one.top_tokens, own.tokens) for one, own in zip(found, trajectories, strict=True))
+    if seen.mask_id is None and len(found) > 1:
+        pairs = list(zip(found, trajectories, strict=True))
+        ended = [_ended(one, own) for one, own in pairs]
+        found = [_unscored(one, where) for one, where in zip(found, ended, strict=True)]
+    else:
+        ended = [np.zeros(own.num_events, dtype=bool) for own in trajectories]
+    chosen = all(
+        (padding | (one.top_tokens == own.tokens)).all()
+        for one, own, padding in zip(found, trajectories, ended, strict=True)
+    )
     if drawn or seen.guided or not chosen:
         return tuple(_without(one, "top_scores", "runner_up_scores", *_RANKING) for one in found)
     if not (seen.by_probability and all(map(_ranked, found, trajectories))):
@@ -77,6 +87,10 @@ class _Candidates:
 
 
 def _candidates(seen: Seen, row: int, length: int) -> _Candidates:
+    if seen.mask_id is None:
+        behind = [seen.calls[index].offset + seen.calls[index].ids.shape[1] for index in seen.steps]
+        steps = np.arange(len(seen.steps), dtype=np.int64)
+        return _Candidates(row, steps * length + np.array(behind), np.array(seen.steps, dtype=np.int64))
     masks = [call.ids[row] == seen.mask_id for call in seen.calls]
     starts = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
     keys, places = [], []
@@ -108,7 +122,7 @@ def _evidence(seen: Seen, candidates: _Candidates, keys: npt.NDArray[np.int64], 
 
 
 def _step_columns(
-    seen: Seen, candidates: _Candidates, committed: npt.NDArray[np.bool_], said: Evidence, trajectory: Trajectory
+    seen: Seen, candidates: _Candidates, committed: npt.NDArray[np.bool_], said: Said, trajectory: Trajectory
 ) -> dict[str, Any]:
     """Return what each of T steps chose among; equally confident candidates are listed from left to right."""
     steps, length = len(seen.steps), trajectory.length
@@ -144,6 +158,25 @@ def _logits_columns(seen: Seen, row: int) -> dict[str, Any]:
         with np.errstate(over="ignore"):
             columns["logits_digests"] = columns["logits_digests"] + other.logits_digests[steps] * _UNCONDITIONAL
     return columns
+
+
+def _ended(evidence: Evidence, trajectory: Trajectory) -> npt.NDArray[np.bool_]:
+    """Say which events fill up a row of a batch that has ended: the last ones, all of one token that was not the
+    model's choice."""
+    tokens = trajectory.tokens
+    other = np.flatnonzero(tokens != tokens[-1]) if tokens.size else np.zeros(0, dtype=np.int64)
+    behind = np.arange(tokens.size) > (other[-1] if other.size else -1)
+    padding: npt.NDArray[np.bool_] = behind & (evidence.top_tokens != tokens)
+    return padding
+
+
+def _unscored(evidence: Evidence, where: npt.NDArray[np.bool_]) -> Evidence:
+    """Return `evidence` with the scores of the events `where` not known."""
+    columns: dict[str, Any] = {
+        name: np.where(where, np.float32(np.nan), getattr(evidence, name))
+        for name in ("top_scores", "runner_up_scores", "confidences")
+    }
+    return replace(evidence, **columns)
 
 
 def _without(evidence: Evidence, *unknown: str) -> Evidence:

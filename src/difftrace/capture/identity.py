@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -80,9 +81,18 @@ def sampler_identity(adapter: Adapter, arguments: Mapping[str, JsonScalar], capt
 def source_digest(file: Path | None) -> str | None:
     """Return the digest of the file that the loop is in; None where there is no such file."""
     try:
-        return None if file is None else f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        if file is None:
+            return None
+        state = file.stat()
+        return _digest_of(file, state.st_size, state.st_mtime_ns)
     except OSError:
         return None
+
+
+@lru_cache(maxsize=64)
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    """Return the digest of a file as long as it is of `size` and was `changed` then: engines' are long."""
+    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _text(value: Any) -> str | None:

@@ -71,8 +71,8 @@ def record(
     adapter = adapter_for(subject.target, engine)
     mask = adapter.mask_id(subject.target) if mask_id is None else mask_id
     changes = adapter.rewrites if rewrites is None else rewrites
-    scored = keep == "evidence" and not adapter.grows
-    scores = ScoreRecorder(mask, adapter.shift) if scored and mask is not None else None
+    scored = keep == "evidence" and (adapter.candidates == "next" or (mask is not None and not adapter.grows))
+    scores = ScoreRecorder(None if adapter.candidates == "next" else mask, adapter.shift) if scored else None
     tape = Tape(type(subject.target).__name__, scores)
     auditor = Auditor(lambda: tape.answered) if audit else None
     return Recorder(

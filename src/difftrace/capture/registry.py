@@ -24,6 +24,8 @@ _OWN: Final = {
         "dinfer",
         "sglang",
         "vllm",
+        "diffusion_gemma",
+        "causal",
         "generic",
         "steps",
     )

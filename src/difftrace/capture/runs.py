@@ -20,7 +20,8 @@ Ints = npt.NDArray[np.int32]
 @dataclass(frozen=True)
 class RowRun:
     """One row: its canvases before each of S steps and the last one seen, [S + 1, L]; whether the last step's commits
-    are in the last one (`ended`), and which positions each step's logits were about, bool [S, L]."""
+    are in the last one (`ended`), and which positions each step's logits were about, bool
+    [S, L] or wider."""
 
     canvases: Ints
     ended: bool
@@ -34,7 +35,7 @@ def run_of_forwards(forwards: Sequence[Forward], views: Ints, decides: Sequence[
     """
     steps = [index for index, step in enumerate(decides) if step]
     length = views.shape[2]
-    scored = np.zeros((len(steps), length), dtype=bool)
+    scored = np.zeros((len(steps), length + shift), dtype=bool)
     for number, index in enumerate(steps):
         start = forwards[index].offset + shift
         scored[number, start : start + forwards[index].ids.shape[1]] = True

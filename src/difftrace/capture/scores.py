@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from difftrace.core.evidence import Evidence
+from difftrace.capture.said import Answer, Said, reduce_answers
 from difftrace.sampling.decision import confidence_of
 from difftrace.sampling.evidence import EvidenceRecorder
 from difftrace.sampling.step import Step
@@ -31,11 +31,11 @@ class Scores:
     """The model's scores on the host.
 
     Attributes:
-        rows: for each of R rows its evidence; the events are the masks that each call showed, by position.
+        rows: for each of R rows what was said at the masks that each call showed, by position, or behind them.
         noise: a digest of the default generators before each call and after the last, int64 [T + 1].
     """
 
-    rows: Sequence[Evidence]
+    rows: Sequence[Said]
     noise: npt.NDArray[np.int64]
 
 
@@ -56,13 +56,16 @@ class Answered:
 class ScoreRecorder:
     """Takes the logits of every call, without waiting for the device; gives up for good where one does not fit."""
 
-    def __init__(self, mask_id: int, shift: int) -> None:
-        """Record masks `mask_id`; logits are `shift` columns ahead of the position that they score."""
+    def __init__(self, mask_id: int | None, shift: int) -> None:
+        """Record masks `mask_id`, where logits are `shift` columns ahead of the position that they score; None records
+        the one position behind each window, which the last column scores."""
         self._mask_id = mask_id
         self._shift = shift
         self._recorder: EvidenceRecorder | None = None
-        self._waiting: list[tuple[Tensor, int, Tensor]] = []
+        self._first: Tensor | None = None
+        self._waiting: list[Answer] = []
         self._held = 0
+        self._reduced: list[list[Said]] = []
         self._shape: tuple[int, int] | None = None
         self._states: list[tuple[Tensor, ...]] = []
         self.problem: str | None = None
@@ -73,54 +76,77 @@ class ScoreRecorder:
         if self.problem is not None:
             return
         ids, logits = call.ids, call.logits
-        if not isinstance(logits, Tensor) or logits.shape[:-1] != ids.shape or not logits.is_floating_point():
+        if not isinstance(logits, Tensor) or not self._fits(logits, ids) or not logits.is_floating_point():
             self.problem = call.lacking
         elif self._shape is not None and self._shape != (ids.shape[0], logits.shape[-1]):
             self.problem = "the model was called with other numbers of rows"
         if self.problem is not None or not isinstance(logits, Tensor):
-            self._recorder, self._waiting = None, []
+            self._recorder, self._first, self._waiting = None, None, []
             return
-        if self._recorder is None:
+        if self._first is None:
             self._shape = (ids.shape[0], logits.shape[-1])
-            self._recorder = EvidenceRecorder(_first(call))
+            self._first = ids.new_zeros(ids.shape[0]) if self._mask_id is None else _first(call)
+            self._recorder = None if logits.device.type == "cpu" else EvidenceRecorder(self._first)
         self._states.append(call.random_state)
-        logits = logits.detach()
-        # Samplers forbid tokens by writing to them.
-        copy = torch.cat((logits[:, :1], logits[:, :-1]), dim=1) if self._shift else logits.clone()
-        self._waiting.append((ids, call.offset if isinstance(call.offset, int) else 0, copy))
+        self._waiting.append(self._answer(ids, logits.detach(), call.offset))
+        copy = self._waiting[-1].logits
         self._held += copy.numel() * copy.element_size()
         if self._held >= _HOLD:
             self._pass_on()
 
     def finish(self) -> Scores | None:
         """Wait for the device and return everything, None where that is nothing."""
-        if self._recorder is None:
+        if self._first is None:
             return None
         self._states.append(random_state())
         self._pass_on()
-        return Scores(self._recorder.finish(), _digests(self._states))
+        if self._recorder is not None:
+            rows = [Said.of(row) for row in self._recorder.finish()]
+        else:
+            rows = [Said.joined(parts) for parts in zip(*self._reduced, strict=True)]
+        return Scores(rows, _digests(self._states))
+
+    def _fits(self, logits: Tensor, ids: Tensor) -> bool:
+        if self._mask_id is None:
+            # Of a long prompt only the last column may have been scored.
+            return logits.dim() == 3 and logits.shape[0] == ids.shape[0] and logits.shape[1] > 0
+        return logits.shape[:-1] == ids.shape
+
+    def _answer(self, ids: Tensor, logits: Tensor, offset: int | Tensor) -> Answer:
+        """Return a copy of what counts: samplers forbid tokens by writing to the logits."""
+        if self._mask_id is None:
+            return Answer(torch.ones_like(ids[:, -1:], dtype=torch.bool), logits[:, -1:].clone(), 0)
+        copy = torch.cat((logits[:, :1], logits[:, :-1]), dim=1) if self._shift else logits.clone()
+        return Answer(ids == self._mask_id, copy, offset if isinstance(offset, int) else 0)
 
     @torch.no_grad()
     def _pass_on(self) -> None:
         waiting, self._waiting, self._held = self._waiting, [], 0
+        assert self._first is not None
         for group in _groups(waiting):
-            logits = torch.stack([one[2] for one in group]) if len(group) > 1 else group[0][2].unsqueeze(0)
-            tokens = logits.argmax(dim=-1)
-            confidences = confidence_of(logits, tokens)
-            for (ids, offset, own), best, confidence in zip(group, tokens, confidences, strict=True):
-                masked = ids == self._mask_id
-                assert self._recorder is not None
-                self._recorder.add(Step(own, own, masked, masked, best, confidence, start=offset))
+            if self._recorder is None:
+                self._reduced.append(reduce_answers(group, self._first))
+            else:
+                _record(group, self._recorder)
 
 
-def _groups(waiting: Sequence[tuple[Tensor, int, Tensor]]) -> list[list[tuple[Tensor, int, Tensor]]]:
+def _record(group: Sequence[Answer], recorder: EvidenceRecorder) -> None:
+    """Hand answers on as steps that commit every place that counts: which did is only known later."""
+    logits = torch.stack([one.logits for one in group]) if len(group) > 1 else group[0].logits.unsqueeze(0)
+    tokens = logits.argmax(dim=-1)
+    confidences = confidence_of(logits, tokens)
+    for one, best, confidence in zip(group, tokens, confidences, strict=True):
+        recorder.add(Step(one.logits, one.logits, one.where, one.where, best, confidence, start=one.start))
+
+
+def _groups(waiting: Sequence[Answer]) -> list[list[Answer]]:
     """Return `waiting` in its order, cut where logits change their shape or become many."""
-    groups: list[list[tuple[Tensor, int, Tensor]]] = []
+    groups: list[list[Answer]] = []
     for one in waiting:
-        logits = one[2]
+        logits = one.logits
         last = groups[-1] if groups else []
         fits = (len(last) + 1) * logits.numel() <= _STACKED
-        if last and fits and last[0][2].shape == logits.shape and last[0][2].dtype == logits.dtype:
+        if last and fits and last[0].logits.shape == logits.shape and last[0].logits.dtype == logits.dtype:
             last.append(one)
         else:
             groups.append([one])
@@ -143,8 +169,15 @@ def random_state() -> tuple[Tensor, ...]:
 
 
 def _digests(states: Sequence[tuple[Tensor, ...]]) -> npt.NDArray[np.int64]:
-    digests = []
+    digests: list[int] = []
+    last: list[npt.NDArray[np.uint8]] = []
     for state in states:
-        content = b"".join(part.numpy().tobytes() for part in state)
-        digests.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True))
+        parts = [part.numpy() for part in state]
+        # Most loops draw nothing.
+        if len(parts) != len(last) or not all(map(np.array_equal, parts, last)):
+            digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
+            digests.append(int.from_bytes(digest, "little", signed=True))
+        else:
+            digests.append(digests[-1])
+        last = parts
     return np.array(digests, dtype=np.int64)

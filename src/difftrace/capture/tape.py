@@ -48,7 +48,8 @@ class Commit:
 
 @dataclass(frozen=True)
 class Played:
-    """A whole tape on the host; `attention_mask` [R, M] and `prompt` [B, P] are those of the first call.
+    """A whole tape on the host; `attention_mask` [R, M] is the widest that calls had, the first of those, and `prompt`
+    [B, P] the first call's.
 
     `scores` are the model's, None where they were not recorded, for the reason `unscored` if that was not asked for.
     """
@@ -123,9 +124,10 @@ class Tape:
         if ids.dim() not in (1, 2):
             raise CaptureError(f"{self.name} is called with ids of the shape {list(ids.shape)}, not [rows, length]")
         ids = ids.clone() if ids.dim() == 2 else ids.clone().unsqueeze(0)
-        if self._calls:
-            return type(look)(ids, look.offset, None, None, look.facts)
-        mask, prompt = (None if part is None else part.detach().clone() for part in (look.attention_mask, look.prompt))
+        mask, prompt = look.attention_mask, look.prompt if not self._calls else None
+        if self._calls and (mask is None or self._mask is None or mask.shape[-1] <= self._mask.shape[-1]):
+            mask = None
+        mask, prompt = (None if part is None else part.detach().clone() for part in (mask, prompt))
         return type(look)(ids, look.offset, mask, prompt, look.facts)
 
     def begin(self) -> None:
@@ -139,13 +141,15 @@ class Tape:
     def add_call(self, look: Look, logits: object = None, state: tuple[Tensor, ...] = ()) -> None:
         """Take a call that the model has answered with `logits`; `look` is a copy, `state` was as it began."""
         if not self._calls:
-            self._mask, self._prompt = look.attention_mask, look.prompt
+            self._prompt = look.prompt
             if is_compiled():
                 raise CaptureError(
                     f"{self.name} is called from compiled code (torch.compile), which runs uncompiled while it is "
                     "recorded and might decide otherwise: record the loop as it was before it was compiled"
                 )
             self.caller = file_of_loop()
+        if look.attention_mask is not None:
+            self._mask = look.attention_mask
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
         if self._scores is not None:
             self._scores.add(Answered(look.ids, look.offset, self._mask, logits, state))

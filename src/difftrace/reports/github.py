@@ -8,6 +8,7 @@ from typing import Final
 from difftrace.core.checked import Checked
 from difftrace.core.text import printable
 from difftrace.reports.acceptance import class_title
+from difftrace.reports.workflow_commands import command
 
 MOST: Final = 9
 """GitHub shows ten errors of a step: nine and one that says how many more there are."""
@@ -23,18 +24,8 @@ def annotation_lines(checks: Sequence[Checked], file: Callable[[str], str]) -> l
     bad = [check for check in checks if not check.good and check.status != "skipped"]
     lines = [_annotation(check, file(check.file)) for check in bad[:MOST]]
     if len(bad) > MOST:
-        lines.append(f"::error title=DiffTrace::{escaped_data(f'{len(bad) - MOST} more checks failed')}")
+        lines.append(command("error", {"title": "DiffTrace"}, f"{len(bad) - MOST} more checks failed"))
     return lines
-
-
-def escaped_data(text: str) -> str:
-    """Return `text` as the message of a workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def escaped_property(text: str) -> str:
-    """Return `text` as the value of a workflow command's property."""
-    return escaped_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def _annotation(check: Checked, file: str) -> str:
@@ -42,5 +33,4 @@ def _annotation(check: Checked, file: str) -> str:
     lines = (check.text or check.status).splitlines()
     text = "\n".join([printable(check.title), *lines[:_MOST_LINES]])
     properties = {"file": file, "line": str(check.line), "title": f"DiffTrace: {title}"}
-    listed = ",".join(f"{name}={escaped_property(value)}" for name, value in properties.items())
-    return f"::error {listed}::{escaped_data(text)}"
+    return command("error", properties, text)

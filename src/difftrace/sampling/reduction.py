@@ -85,7 +85,7 @@ def reduce_steps(
         candidates=masks.sum(-1),
         rejected_positions=(rejected + steps[0].start).masked_fill(~real, -1),
         rejected_tokens=tokens.gather(-1, rejected).masked_fill(~real, -1),
-        rejected_confidences=_logarithm(confidences.gather(-1, rejected)).masked_fill(~real, torch.nan),
+        rejected_confidences=as_logarithm(confidences.gather(-1, rejected)).masked_fill(~real, torch.nan),
         ties=_ties(confidences, masks, committed),
         non_finite=non_finite,
         logits_digests=logits_digests,
@@ -99,28 +99,31 @@ def reduce_steps(
 def _relative_positions(masks: Tensor, first: Tensor, start: int) -> Tensor:
     """Return [B, W] positions counted from each row's first real token, taken modulo a table's length."""
     columns = torch.arange(start, start + masks.shape[-1], device=masks.device)
-    return (columns - first.unsqueeze(-1)) % _table_length(start + masks.shape[-1])
+    return (columns - first.unsqueeze(-1)) % table_length(start + masks.shape[-1])
 
 
-def _table_length(length: int) -> int:
+def table_length(length: int) -> int:
+    """Return how many positions the tables have that serve canvases of `length`."""
     return -(-length // _TABLE) * _TABLE
 
 
 def _of_logits(steps: Sequence[Step], where: Places, masks: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return digests [S, B, DIGEST_LANES], sketches [S, B, PROJECTIONS] and non-finite counts [S, B]."""
     digests = sketches = non_finite = torch.zeros((), dtype=torch.int64, device=masks.device)
-    length = _table_length(steps[0].start + masks.shape[-1])
+    length = table_length(steps[0].start + masks.shape[-1])
     batch = masks.shape[1]
     for part in (CONDITIONAL, UNCONDITIONAL)[: steps[0].passes]:
         rows = [step.logits[part * batch : (part + 1) * batch] for step in steps]
-        hashes, projections, bad = (_spread(each, where, masks) for each in for_rows(_of_rows, where, rows))
+        hashes, projections, bad = (_spread(each, where, masks) for each in for_rows(of_rows, where, rows))
         digests = digests + (hashes * position_keys(length, part, masks.device)[positions]).sum(-2)
         sketches = sketches + (projections * position_signs(length, part, masks.device)[positions]).sum(-2)
         non_finite = non_finite + bad.sum(-1)
     return digests, as_logits(sketches), non_finite
 
 
-def _of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what each of `rows` [N, V] of logits adds to its step before its position has a say: hashes
+    [N, DIGEST_LANES], projections [N, PROJECTIONS] and the number of those that are not finite [N]."""
     finite = rows.abs() < torch.inf
     return row_hashes(rows, DIGEST_LANES), project(rows), rows.shape[1] - finite.sum(1)
 
@@ -134,7 +137,7 @@ def _spread(values: Tensor, where: Places, masks: Tensor) -> Tensor:
 
 def _noise_digests(steps: Sequence[Step], where: Places, masks: Tensor, positions: Tensor) -> Tensor:
     digests = torch.zeros(masks.shape[:2], dtype=torch.int64, device=masks.device)
-    length = _table_length(steps[0].start + masks.shape[-1])
+    length = table_length(steps[0].start + masks.shape[-1])
     drawn = [step.token_noise for step in steps if step.token_noise is not None]
     if drawn:
         (hashes,) = for_rows(lambda rows: (row_hashes(rows, 1),), where, drawn)
@@ -168,8 +171,8 @@ def _ties(confidences: Tensor, masks: Tensor, committed: Tensor) -> Tensor:
 def _events(steps: Sequence[Step], where: Places, committed: Tensor, confidences: Tensor) -> EventColumns:
     scores = [step.scores for step in steps]
     noise = [step.token_noise for step in steps if step.token_noise is not None]
-    best_two = partial(_best_two, steps[0].temperature)
-    tokens, values = for_rows(best_two, where, scores, *([noise] if noise else []))
+    best = partial(best_two, steps[0].temperature)
+    tokens, values = for_rows(best, where, scores, *([noise] if noise else []))
     batch, width = committed.shape[1:]
     return EventColumns(
         rows=where.flat // width % batch,
@@ -178,11 +181,11 @@ def _events(steps: Sequence[Step], where: Places, committed: Tensor, confidences
         top_scores=values[:, 0],
         runner_up_tokens=tokens[:, 1],
         runner_up_scores=values[:, 1],
-        confidences=_logarithm(confidences.flatten()[where.flat]),
+        confidences=as_logarithm(confidences.flatten()[where.flat]),
     )
 
 
-def _best_two(temperature: float, scores: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def best_two(temperature: float, scores: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the tokens [n, 2] of highest score, the lower id among equals, and their scores with the noise."""
     # Exact, and faster than 16 bits on a CPU.
     scores = scores if scores.dtype == torch.float64 else scores.float()
@@ -199,7 +202,7 @@ def _best_two(temperature: float, scores: Tensor, uniform: Tensor | None = None)
     return tokens, values.float()
 
 
-def _logarithm(confidences: Tensor) -> Tensor:
+def as_logarithm(confidences: Tensor) -> Tensor:
     """Return the logarithms in float32: -inf for 0, as for the -inf of what was given no confidence."""
     wide = confidences if confidences.dtype == torch.float64 else confidences.float()
     return wide.clamp(min=0).log().float()

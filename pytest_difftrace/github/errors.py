@@ -1,0 +1,13 @@
+"""What makes the action end before any test has run."""
+
+from __future__ import annotations
+
+from difftrace.core.errors import DiffTraceError
+
+
+class ActionError(DiffTraceError):
+    """Inputs, installation or machine are not as they have to be; each message says what to do."""
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = messages

@@ -1,0 +1,127 @@
+"""What a run of pytest comes to: the action's result and what it tells the workflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from difftrace.core.checked import Checked, Status
+from difftrace.core.report import Report
+
+Result = Literal["pass", "diverged", "no-baseline", "error"]
+
+_DIVERGED: Final[tuple[Status, ...]] = ("diverged", "not reproducible")
+_PASSED, _FAILED = 0, 1
+_ENDINGS: Final = {
+    2: "the run was interrupted, or a test file could not be imported",
+    3: "pytest failed by itself",
+    4: "pytest refused its command line or settings",
+    5: "no tests were collected: look at the inputs paths and pytest-args",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the run.
+
+    Attributes:
+        result: "pass"; "diverged", where runs differ from their baselines or from themselves and nothing else is
+            wrong; "no-baseline", where baselines are missing and nothing else is; "error" for all else.
+        problem: why it is an error, as one sentence that no test's own failure says.
+        passed: how many checks passed.
+        diverged: how many diverged.
+        first: the first check that diverged.
+        platform_key: what the platform is called in the report, empty where no check says.
+    """
+
+    result: Result
+    problem: str | None
+    passed: int
+    diverged: int
+    first: Checked | None
+    platform_key: str
+
+
+def judge(status: int, report: Report | None) -> Outcome:
+    """Return what the exit status of pytest and its report, None for none, come to."""
+    checks = () if report is None else report.checks
+    apart = [check for check in checks if check.status in _DIVERGED]
+    result, problem = _result(status, report, len(apart))
+    return Outcome(
+        result,
+        problem,
+        passed=sum(check.good for check in checks),
+        diverged=len(apart),
+        first=apart[0] if apart else None,
+        platform_key="" if report is None else _platform_key(report),
+    )
+
+
+def first_divergence(check: Checked | None) -> str:
+    """Return the output of that name: one line of JSON, empty for None."""
+    if check is None:
+        return ""
+    document = {
+        "nodeid": check.nodeid,
+        "name": check.name,
+        "file": check.file,
+        "line": check.line,
+        "class": check.divergence_class,
+        "reason": check.reason,
+        "outcome": None if check.outcome is None else asdict(check.outcome),
+        "divergence": None if check.first_divergence is None else asdict(check.first_divergence),
+        "baseline": None if check.baseline is None else check.baseline.path,
+    }
+    return json.dumps(document, sort_keys=True)
+
+
+def exit_status(result: Result, *, fail_on_divergence: bool) -> int:
+    """Return the action's exit status: 0 passed, 1 diverged or without baseline, 2 could not tell."""
+    tolerated = result == "pass" or (result == "diverged" and not fail_on_divergence)
+    return 0 if tolerated else 2 if result == "error" else 1
+
+
+def _result(status: int, report: Report | None, apart: int) -> tuple[Result, str | None]:
+    if status not in (_PASSED, _FAILED):
+        return "error", _ENDINGS.get(status, f"pytest ended with status {status}")
+    if report is None or not report.checks:
+        return "error", "no check ran, so nothing was verified or recorded: look at the inputs paths and pytest-args"
+    if not report.complete:
+        return "error", f"the run is incomplete: {'; '.join(report.incomplete_because)}"
+    bad = [check for check in report.checks if not check.good and check.status != "skipped"]
+    others = [check for check in bad if check.status not in (*_DIVERGED, "without baseline")]
+    if others:
+        return "error", f"{len(others)} check{'s' if len(others) > 1 else ''} could not be made: {others[0].status}"
+    if status == _FAILED and (unexplained := _failed_tests(report) - {check.nodeid for check in bad}):
+        count = len(unexplained)
+        return (
+            "error",
+            f"{count} test{'s' if count > 1 else ''} failed although no check did, such as {min(unexplained)}",
+        )
+    if apart:
+        return "diverged", None
+    if bad:
+        return "no-baseline", None
+    if status == _FAILED:
+        return "error", "pytest failed although no test did: see its messages"
+    return "pass", None
+
+
+def _failed_tests(report: Report) -> set[str]:
+    return {test.nodeid for test in report.tests if test.outcome in ("failed", "error")}
+
+
+def _platform_key(report: Report) -> str:
+    keys: dict[str, None] = {}
+    for environment in report.environments:
+        key = _text(environment, "platform_key")
+        if key:
+            keys[key] = None
+    return ",".join(keys)
+
+
+def _text(environment: Mapping[str, object], name: str) -> str:
+    value = environment.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,111 @@
+"""Baselines that another job recorded, checked and put in their places; what they change, as a pull request's text.
+
+The job that recorded ran the tests of its checkout on a machine of its own; what it hands over is data. Where a file
+goes follows from its test alone, every file is validated, and all are written or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from difftrace.core.acceptance import Proposal, promote
+from difftrace.core.baseline import Baseline, load, parse
+from difftrace.core.baseline_names import baseline_path
+from difftrace.core.checked import Checked
+from difftrace.core.errors import FormatError, ReportError
+from difftrace.core.file_format import read_file
+from difftrace.core.inside import inside
+from difftrace.core.limits import MAX_BASELINE_BYTES
+from difftrace.core.report_files import find_rootdir, open_report
+from difftrace.core.test_id import TestId
+from difftrace.reports.acceptance import change, class_title
+from difftrace.reports.context import other_differences
+from difftrace.reports.markdown import code, fenced
+from pytest_difftrace.github.recorded import RECORDED, written
+
+_MOST_CHANGES = 20
+
+
+def promoted(results: Path, rootdir: Path | None) -> list[Proposal]:
+    """Put the baselines in `results`, a recording's results folder, in their places below the root folder.
+
+    Raises:
+        DiffTraceError: one of them is not what the recording's report says, or its place is not; nothing was written.
+    """
+    files = open_report(results)
+    checks = written(files.report)
+    root = find_rootdir(files, rootdir, [check.module for check in checks])
+    proposals = [_proposal(check, results, root, _platform(files.report.environments, check)) for check in checks]
+    promote(proposals)
+    return proposals
+
+
+def pull_request_body(proposals: Sequence[Proposal]) -> str:
+    """Return what changes from the old baselines to the new ones, as Markdown; empty where nothing does."""
+    return "".join(f"{line}\n" for line in _body(proposals)) if proposals else ""
+
+
+def _platform(environments: Sequence[object], check: Checked) -> str:
+    environment = {} if check.environment is None else environments[check.environment]
+    return str(environment.get("platform_key", "cpu")) if isinstance(environment, dict) else "cpu"
+
+
+def _proposal(check: Checked, results: Path, root: Path, platform: str) -> Proposal:
+    assert check.target is not None
+    test = TestId(PurePosixPath(check.module).name, check.id, check.name)
+    module = inside(root, check.module)
+    places = {
+        path.relative_to(root).as_posix() for path in (baseline_path(module, test, key) for key in (None, platform))
+    }
+    if check.target not in places:
+        raise ReportError(f"{check.target} is not where the baseline of {check.title} lies")
+    data, source = read_file(inside(results, f"{RECORDED}/{check.target}"), MAX_BASELINE_BYTES)
+    recorded = parse(data, source)
+    if recorded.test != test:
+        raise ReportError(f"{source} belongs to another test than {check.title}")
+    target = inside(root, check.target)
+    _check_unchanged(check, target)
+    return Proposal(check, target, data, recorded, _current(target))
+
+
+def _check_unchanged(check: Checked, target: Path) -> None:
+    """Raise where the baseline is not the one that the recording found."""
+    replaced = check.baseline is not None and check.baseline.path == check.target
+    expected = check.baseline.sha256 if check.baseline is not None and replaced else None
+    found = f"sha256:{hashlib.sha256(target.read_bytes()).hexdigest()}" if target.exists() else None
+    if found != expected:
+        raise ReportError(f"{check.target} has changed since it was recorded elsewhere; record again")
+
+
+def _current(target: Path) -> Baseline | None:
+    try:
+        return load(target) if target.exists() else None
+    except FormatError:
+        return None
+
+
+def _body(proposals: Sequence[Proposal]) -> Iterator[str]:
+    count = len(proposals)
+    yield f"{count} baseline{'' if count == 1 else 's'} recorded anew.\n"
+    yield "| check | old | new | class | first difference |"
+    yield "| --- | --- | --- | --- | --- |"
+    for one in proposals:
+        old = "–" if one.current is None else code(_short(one.current))
+        title = "new" if one.current is None else class_title(one.check).replace("_", "\\_")
+        new, where = code(_short(one.received)), change(one.check) or "–"
+        yield f"| {code(one.check.title)} | {old} | {new} | {title} | {where} |"
+    changed = [one for one in proposals if one.current is not None]
+    for one in changed[:_MOST_CHANGES]:
+        assert one.current is not None
+        differences = other_differences(one.current, one.received)
+        reason = [one.check.reason] if one.check.reason else []
+        text = "\n".join([*reason, *differences]) or "nothing but the decisions differs"
+        yield f"\n<details><summary>{code(one.check.title)}</summary>\n\n{fenced(text)}\n\n</details>"
+    if len(changed) > _MOST_CHANGES:
+        yield f"\n…and {len(changed) - _MOST_CHANGES} more."
+
+
+def _short(baseline: Baseline) -> str:
+    return baseline.digest[:19]

@@ -1,0 +1,66 @@
+"""The run of pytest itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_difftrace.github.errors import ActionError
+from pytest_difftrace.github.inputs import Inputs
+
+REPORT: Final = "report.json"
+HTML: Final = "report.html"
+JUNIT: Final = "junit.xml"
+
+_HTML_OPTION: Final = "--difftrace-html"
+
+
+def known_options(python: str, environment: Mapping[str, str], workspace: Path) -> str:
+    """Return what pytest tells of its options.
+
+    Raises:
+        ActionError: there is no pytest or no plugin.
+    """
+    # Neither settings nor conftest files: whatever they import, the options are the same.
+    done = subprocess.run(  # noqa: S603 - our own words
+        [python, "-m", "pytest", "--help", "--noconftest", "-c", os.devnull, "--rootdir", str(workspace)],
+        env=dict(environment),
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "--difftrace-verify" not in done.stdout:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise ActionError(
+            f"pytest has no DiffTrace ({''.join(last) or 'no message'}): set the input install to auto, or install"
+            " pytest-difftrace for the input python"
+        )
+    return done.stdout
+
+
+def command(python: str, inputs: Inputs, results: Path, known: str) -> list[str]:
+    """Return the command line that does what `inputs` ask for; what the workflow adds comes last and counts."""
+    words = [python, "-m", "pytest", f"--difftrace-{inputs.mode}", f"--difftrace-results={results}"]
+    words.append(f"--junitxml={results / JUNIT}")
+    if _HTML_OPTION in known:
+        words.append(f"{_HTML_OPTION}={results / HTML}")
+    for name, value in (
+        ("policy", inputs.policy),
+        ("strategy", inputs.strategy),
+        ("fail-on", ",".join(inputs.fail_on.replace(",", " ").split())),
+        ("platform-key", inputs.platform_key),
+        ("profile", inputs.profile),
+        ("model", inputs.model),
+    ):
+        if value:
+            words.append(f"--difftrace-{name}={value}")
+    return [*words, *inputs.pytest_args, *inputs.paths]
+
+
+def run(words: Sequence[str], environment: Mapping[str, str], workspace: Path) -> int:
+    """Run the command in the workspace and return its exit status."""
+    return subprocess.run(words, env=dict(environment), cwd=workspace, check=False).returncode  # noqa: S603 - no shell

@@ -1,0 +1,90 @@
+"""From checked inputs to outputs: environment, checks before the run, pytest, what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from difftrace.core.errors import FormatError
+from difftrace.core.report_files import ReportFiles, open_report
+from difftrace.core.text import printable
+from difftrace.reports.markdown import code
+from pytest_difftrace.github import preflight, pytest_run, runner
+from pytest_difftrace.github.child_environment import for_pytest, plain, profile_of
+from pytest_difftrace.github.errors import ActionError
+from pytest_difftrace.github.inputs import Inputs, parse
+from pytest_difftrace.github.outcome import Outcome, exit_status, first_divergence, judge
+from pytest_difftrace.github.prefetch import model_folder, weight_bytes
+from pytest_difftrace.github.recorded import copy_recorded
+from pytest_difftrace.github.results_folder import links_below, results_folder
+from pytest_difftrace.github.torch_build import examine
+
+
+def verify_or_record(environment: Mapping[str, str], python: str) -> int:
+    """Run pytest as the inputs in `environment` ask for and return the action's exit status.
+
+    Raises:
+        DiffTraceError: nothing was run; see the message.
+    """
+    inputs = parse(environment)
+    workspace = Path(environment.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    results = results_folder(workspace, inputs.results_dir)
+    torch = examine(python, plain(environment)).torch
+    profile = profile_of(inputs.profile, torch)
+    wanted = for_pytest(environment, profile, summary=inputs.summary)
+    known = pytest_run.known_options(python, wanted, workspace)
+    # The token, if there is one, is for this alone; the tests run without network and without it.
+    folder = model_folder(inputs, workspace, python, plain(environment))
+    if preflight.applies(profile):
+        findings = preflight.check(profile, torch, wanted, Path("/"), weight_bytes(folder))
+        runner.annotate("warning", findings.warnings)
+        if findings.errors:
+            raise ActionError(*findings.errors)
+    status = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
+    return _conclude(environment, inputs, workspace, results, status)
+
+
+def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, status: int) -> int:
+    links = links_below(results)
+    if links:
+        # They would be followed by what reads and uploads the folder.
+        raise ActionError(f"the tests left symbolic links in {inputs.results_dir}: {', '.join(links[:3])}")
+    files = _report(results)
+    found = judge(status, None if files is None else files.report)
+    if files is not None and inputs.mode == "record" and found.result != "error":
+        copy_recorded(files, results)
+    runner.set_outputs(environment, outputs(found, inputs, workspace, results))
+    if found.problem is not None:
+        runner.annotate("error", [found.problem])
+        if inputs.summary and files is None:
+            runner.add_to_summary(environment, f"## DiffTrace: could not run\n\n{code(found.problem)}\n")
+    return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
+
+
+def outputs(found: Outcome, inputs: Inputs, workspace: Path, results: Path) -> dict[str, str]:
+    """Return the outputs; paths are seen from the workspace, so that they hold in and outside a container."""
+
+    def path(name: str) -> str:
+        file = results / name
+        return file.relative_to(workspace).as_posix() if file.is_file() else ""
+
+    return {
+        "result": found.result,
+        "passed": str(found.passed),
+        "diverged": str(found.diverged),
+        "first-divergence": first_divergence(found.first),
+        "report-json": path(pytest_run.REPORT),
+        "report-html": path(pytest_run.HTML),
+        "junit-xml": path(pytest_run.JUNIT),
+        "platform-key": found.platform_key or inputs.platform_key,
+        "results": results.relative_to(workspace).as_posix() if results.is_dir() else "",
+    }
+
+
+def _report(results: Path) -> ReportFiles | None:
+    if not (results / pytest_run.REPORT).is_file():
+        return None
+    try:
+        return open_report(results)
+    except FormatError as error:
+        raise ActionError(f"the report cannot be read: {printable(str(error))}") from None

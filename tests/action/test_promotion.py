@@ -1,0 +1,137 @@
+"""Baselines that one job recorded and another puts in place: checked first, told as old and new."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from difftrace.core.baseline import load
+from difftrace.core.errors import DiffTraceError
+from difftrace.core.report_files import open_report
+from pytest_difftrace.github.__main__ import main
+from pytest_difftrace.github.promotion import promoted, pull_request_body
+from pytest_difftrace.github.recorded import copy_recorded
+
+SUITE = """
+from difftrace import Trajectory
+
+def test_a(difftrace): difftrace.check(Trajectory(prompt=[1, 2], initial=[1, 2, 99], steps=[0], positions=[2],
+                                                  tokens=[{token}], num_steps=1), "a|b" if False else None)
+def test_b(difftrace): difftrace.check(Trajectory(prompt=[1, 2], initial=[1, 2, 99], steps=[0], positions=[2],
+                                                  tokens=[7], num_steps=1))
+"""
+BASELINE = "__difftrace__/test_x/test_a.json"
+
+
+def record(folder: Path, token: int) -> Path:
+    """Record the suite in `folder` and return its results folder, with the baselines that were written."""
+    (folder / "test_x.py").write_text(SUITE.format(token=token), encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider -p no:xdist\n", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "PYTEST_"))}
+    words = [sys.executable, "-m", "pytest", "--difftrace-record"]
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    results = folder / ".difftrace"
+    copy_recorded(open_report(results), results)
+    return results
+
+
+@pytest.fixture(scope="module")
+def two_recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A checkout with a baseline, the results of recording all of it, and those of recording it changed."""
+    base = tmp_path_factory.mktemp("recordings")
+    for name in ("first", "second"):
+        (base / name).mkdir()
+    first = record(base / "first", 4)
+    shutil.copytree(base / "first", base / "checkout", ignore=shutil.ignore_patterns(".difftrace"))
+    shutil.copytree(base / "first/__difftrace__", base / "second/__difftrace__")
+    return base / "checkout", first, record(base / "second", 5)
+
+
+@pytest.fixture
+def checkout(two_recordings, tmp_path) -> Path:
+    return Path(shutil.copytree(two_recordings[0], tmp_path / "checkout"))
+
+
+@pytest.fixture
+def downloaded(two_recordings, tmp_path) -> Path:
+    return Path(shutil.copytree(two_recordings[2], tmp_path / "downloaded"))
+
+
+def test_changed_baselines_come_to_their_places_and_the_text_says_from_what_to_what(checkout, downloaded):
+    before = load(checkout / BASELINE)
+    proposals = promoted(downloaded, checkout)
+    after = load(checkout / BASELINE)
+    assert [one.check.nodeid for one in proposals] == ["test_x.py::test_a"]
+    assert before.digest != after.digest == load(downloaded / "recorded" / BASELINE).digest
+    body = pull_request_body(proposals)
+    assert body.startswith("1 baseline recorded anew.")
+    for digest in (before.digest, after.digest):
+        assert digest.removeprefix("sha256:")[:12] in body
+    assert "step 0, position 2" in body
+
+
+def test_new_baselines_are_put_where_there_were_none(two_recordings, checkout):
+    shutil.rmtree(checkout / "__difftrace__")
+    proposals = promoted(two_recordings[1], checkout)
+    assert len(proposals) == 2
+    assert load(checkout / BASELINE).test is not None
+    assert pull_request_body(proposals).count("| new | –") == 2
+    assert pull_request_body([]) == ""
+
+
+def escape_from_root(checkout: Path, downloaded: Path) -> None:
+    text = (downloaded / "report.json").read_text(encoding="utf-8")
+    (downloaded / "report.json").write_text(text.replace(f'"target": "{BASELINE}"', '"target": "evil.json"'), "utf-8")
+    shutil.copy(downloaded / "recorded" / BASELINE, downloaded / "recorded/evil.json")
+
+
+def damage_file(checkout: Path, downloaded: Path) -> None:
+    file = downloaded / "recorded" / BASELINE
+    file.write_bytes(file.read_bytes().replace(b'"tokens"', b'"tokenz"').replace(b'"decisions"', b'"decisionz"'))
+
+
+def swap_tests(checkout: Path, downloaded: Path) -> None:
+    shutil.copy(checkout / "__difftrace__/test_x/test_b.json", downloaded / "recorded" / BASELINE)
+
+
+def change_meanwhile(checkout: Path, downloaded: Path) -> None:
+    with (checkout / BASELINE).open("a", encoding="utf-8") as file:
+        file.write("\n")
+
+
+def link_target(checkout: Path, downloaded: Path) -> None:
+    (checkout / "workflow.json").write_bytes((checkout / BASELINE).read_bytes())
+    (checkout / BASELINE).unlink()
+    (checkout / BASELINE).symlink_to(checkout / "workflow.json")
+
+
+def lose_file(checkout: Path, downloaded: Path) -> None:
+    (downloaded / "recorded" / BASELINE).unlink()
+
+
+@pytest.mark.parametrize(
+    "tamper", [escape_from_root, damage_file, swap_tests, change_meanwhile, link_target, lose_file]
+)
+def test_nothing_is_written_where_something_is_not_as_the_report_says(
+    checkout, downloaded, tamper: Callable[[Path, Path], None], capsys
+):
+    tamper(checkout, downloaded)
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    with pytest.raises(DiffTraceError):
+        promoted(downloaded, checkout)
+    assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
+    assert main(["promote", str(downloaded), "--rootdir", str(checkout)]) == 1
+    assert capsys.readouterr().out.startswith("::error title=DiffTrace::")
+
+
+def test_the_command_prints_the_text_of_the_pull_request(checkout, downloaded, capsys):
+    assert main(["promote", str(downloaded), "--rootdir", str(checkout)]) == 0
+    assert capsys.readouterr().out.startswith("1 baseline recorded anew.")
+    assert main(["promote"]) == 2
+    assert main(["demote", "x"]) == 2
