@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 # Processes that tests are spread over.
 TEST_WORKERS ?= 2
 
-.PHONY: demo test lint wheel clean help
+.PHONY: demo test lint docs wheel clean help
 
 help:
 	@echo "make demo   set up $(VENV), verify the quickstart, show what a divergence looks like"
 	@echo "make test   set up $(VENV), run the tests (DIFFTRACE_TEST_FULL=1: with their long loops in full)"
 	@echo "make lint   style, types, layering, workflows"
+	@echo "make docs   build docs/ into build/docs, every warning an error"
 	@echo "make wheel  build sdist and wheel into dist/"
 
 $(READY): pyproject.toml constraints-dev.txt
@@ -37,6 +38,10 @@ lint: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes= $(WORKFLOWS)
 	$(BIN)/zizmor --offline --no-progress --no-config --quiet action.yml $(WORKFLOWS)
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	rm -rf dist
