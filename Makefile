@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+WORKFLOWS := $(wildcard .github/workflows/*.yml examples/workflows/*.yml)
+
 # Processes that tests are spread over.
 TEST_WORKERS ?= 2
 

@@ -78,7 +78,7 @@ def test_the_file_is_plain_ascii_json_a_reviewer_can_read(baseline: Baseline) ->
     text = dump(baseline).decode("ascii")
     assert text.endswith("}\n")
     assert "\x1b" not in text
-    assert ' "version": "0.3"' in text.splitlines()
+    assert ' "version": "1.0"' in text.splitlines()
     assert json.loads(text)["sequences"][0]["text"] == "42"
 
 
@@ -147,7 +147,7 @@ CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "a newer version": (setting("version", value="0.4"), "$.version: is 0.4, written by a newer pytest-difftrace"),
     "a much newer version": (setting("version", value="12.0"), "written by a newer pytest-difftrace"),
     "a version that never was": (setting("version", value="0.0"), "$.version: 0.0 was never released"),
-    "a version that is a number": (setting("version", value=0.1), '$.version: is not a version such as "0.3"'),
+    "a version that is a number": (setting("version", value=0.1), '$.version: is not a version such as "1.0"'),
     "a version that is text": (setting("version", value="x\n"), "$.version: is not a version"),
     "an unknown field": (setting("extra", value=1), "$: Additional properties are not allowed ('extra' was"),
     "a missing field": (lambda d: d.pop("pieces"), "$: 'pieces' is a required property"),

@@ -23,6 +23,7 @@ Document = dict[str, Any]
 
 OLD = Path(__file__).parent / "fixtures" / "baseline-0.1.json"
 PREVIOUS = OLD.with_name("baseline-0.2.json")
+LAST_BEFORE = OLD.with_name("baseline-0.3.json")
 BUDGET = Budget(0.5, 0.25, 1e-05, {"runs": 3, "device": "cpu", "batch": None, "exact": False})
 
 
@@ -67,7 +68,7 @@ def test_evidence_is_no_part_of_what_has_to_be_equal(recorded: Baseline) -> None
     assert "budget" not in json.loads(dump(other))
 
 
-def test_a_baseline_of_format_0_1_is_read_and_written_as_0_3() -> None:
+def test_a_baseline_of_format_0_1_is_read_and_written_as_1_0() -> None:
     read = load(OLD)
     assert read.test == TestId("test_sum.py", "TestSum::test_small[3-é]", "second")
     assert read.model is not None
@@ -91,18 +92,25 @@ def test_a_baseline_of_format_0_1_is_read_and_written_as_0_3() -> None:
     assert read.budget is None
 
     written, old = json.loads(dump(read)), json.loads(OLD.read_bytes())
-    assert written.pop("version") == "0.3"
+    assert written.pop("version") == "1.0"
     assert old.pop("version") == "0.1"
     assert written == old
 
 
-def test_a_baseline_of_format_0_2_is_read_and_written_as_0_3(simulated: Simulated) -> None:
+def test_a_baseline_of_format_0_2_is_read_and_written_as_1_0(simulated: Simulated) -> None:
     read = load(PREVIOUS)
     trajectory, evidence = simulated()
     assert read.sequences == (SequenceRecord(trajectory, "42", None, evidence), SequenceRecord(trajectory, None, None))
     assert read.budget == Budget(0.5, 0.25, 1e-05, {"runs": 3})
     assert read.probes == ()
-    assert dump(read) == PREVIOUS.read_bytes().replace(b'"version": "0.2"', b'"version": "0.3"')
+    assert dump(read) == PREVIOUS.read_bytes().replace(b'"version": "0.2"', b'"version": "1.0"')
+
+
+def test_a_baseline_of_format_0_3_is_read_and_written_as_1_0() -> None:
+    read = load(LAST_BEFORE)
+    assert [(probe.step, probe.sequence) for probe in read.probes] == [(0, None)]
+    assert read.sequences[0].evidence is not None
+    assert dump(read) == LAST_BEFORE.read_bytes().replace(b'"version": "0.3"', b'"version": "1.0"')
 
 
 @pytest.mark.parametrize("field", ["evidence", "budget"])

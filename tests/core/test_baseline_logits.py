@@ -43,7 +43,7 @@ def test_the_reference_round_trips_and_keeps_the_schema(recorded: Baseline, tmp_
     assert load(tmp_path / "golden.json") == recorded
     document = json.loads(dump(recorded))
     assert violation("baseline", document) is None
-    assert document["version"] == "0.3"
+    assert document["version"] == "1.0"
     assert document["logits"]["lengths"] == [2, 4]
 
 

@@ -21,7 +21,7 @@ DIGEST = f"sha256:{'ab' * 32}"
 
 BASELINE: dict[str, Any] = {
     "format": "difftrace-baseline",
-    "version": "0.3",
+    "version": "1.0",
     "test": {"module": "test_a.py", "id": "test_a", "name": None},
     "model": {
         "name": "model",

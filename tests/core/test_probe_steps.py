@@ -221,7 +221,7 @@ def test_many_probes_are_bounded_together_and_each_is_there_once(baseline: Basel
 
 @pytest.mark.parametrize("version", ["0.1", "0.2"])
 def test_older_formats_have_no_probes(baseline: Baseline, probed: Baseline, version: str) -> None:
-    data = dump(probed).replace(b'"version": "0.3"', f'"version": "{version}"'.encode())
+    data = dump(probed).replace(b'"version": "1.0"', f'"version": "{version}"'.encode())
     with pytest.raises(FormatError, match=r"\$: 'probes' should not be valid"):
         parse(data, "golden.json")
 

@@ -33,8 +33,8 @@ from difftrace.core.schemas import violation, violations
 from difftrace.core.trajectory import Trajectory
 
 FORMAT: Final = "difftrace-baseline"
-VERSION: Final = (0, 3)
-READABLE: Final = ((0, 1), (0, 2), VERSION)
+VERSION: Final = (1, 0)
+READABLE: Final = ((0, 1), (0, 2), (0, 3), VERSION)
 
 _MOST_PROBLEMS: Final = 20
 

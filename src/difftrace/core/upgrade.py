@@ -17,10 +17,11 @@ def _unchanged(document: Document) -> Document:
 
 
 # What turns a document of the first version into one of the second. 0.2 added evidence and budgets, 0.3 probes and a
-# reference to logits: members that may be absent, and no others changed.
+# reference to logits: members that may be absent, and no others changed; 1.0 is 0.3.
 _STEPS: Final[Mapping[Version, tuple[Version, Callable[[Document], Document]]]] = {
     (0, 1): ((0, 2), _unchanged),
     (0, 2): ((0, 3), _unchanged),
+    (0, 3): ((1, 0), _unchanged),
 }
 
 
