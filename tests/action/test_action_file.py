@@ -68,6 +68,10 @@ def test_every_input_and_output_is_described_in_the_action_and_its_document():
             assert told["description"].strip()
             assert f"| `{name}` |" in text
     assert re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE) == [*action["inputs"], *action["outputs"]]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## In GitHub Actions")[2].partition("\n## ")[0]
+    names = re.findall(r"`([a-z]+(?:-[a-z]+)*)`", section.partition("Inputs:")[2])
+    assert names == [*action["inputs"], *action["outputs"]]
     assert all(isinstance(told["default"], str) for told in action["inputs"].values())
 
 
