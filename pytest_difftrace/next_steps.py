@@ -17,9 +17,9 @@ _RECORDABLE: Final = ("diverged", "without baseline", "unreadable")
 
 
 def step_lines(config: pytest.Config) -> list[str]:
-    """Return the classes of what failed and at most three commands, with -v one to see each; nothing if none failed.
+    """Return the classes of what failed, at most three commands (with -v one to see each), and where the page is.
 
-    The commands are to be run where pytest was started; -q leaves them out.
+    Nothing if no check failed. The commands are to be run where pytest was started; -q leaves them out.
     """
     checks = [entry["check"] for entry in config.stash[SESSION].entries.values()]
     failed = [check for check in checks if check["status"] in _RECORDABLE]
@@ -41,6 +41,11 @@ def step_lines(config: pytest.Config) -> list[str]:
         lines.append(f"{_PREFIX}to accept: {accept}")
     if lasting:
         lines.append(f"{_PREFIX}to record: {_record(lasting, config)}")
+    page = config.stash[SESSION].settings.html
+    if page is not None:
+        from pytest_difftrace.checks import relative
+
+        lines.append(f"{_PREFIX}the page:  {relative(page, config)}")
     return lines
 
 

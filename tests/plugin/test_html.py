@@ -30,7 +30,9 @@ def checks_of(page: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("mode", [[], ["--difftrace-verify"]])
 def test_every_check_is_on_the_page(changed, run_pytest, pytester, mode):
-    run_pytest(*mode, "--difftrace-html=out/page.html").assert_outcomes(passed=1, failed=1)
+    result = run_pytest(*mode, "--difftrace-html=out/page.html")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["difftrace: the page:  out/page.html"])
     page = pytester.path / "out/page.html"
     assert checks_of(page) == [("test_x.py::test_a", "failed"), ("test_x.py::test_b", "passed")]
 
