@@ -144,7 +144,7 @@ DIGEST = f"sha256:{'0' * 64}"
 
 CASES: dict[str, tuple[Callable[[Document], object], str]] = {
     "a foreign format": (setting("format", value="other"), '$.format: is not "difftrace-baseline"'),
-    "a newer version": (setting("version", value="0.4"), "$.version: is 0.4, written by a newer pytest-difftrace"),
+    "a newer version": (setting("version", value="1.1"), "$.version: is 1.1, written by a newer pytest-difftrace"),
     "a much newer version": (setting("version", value="12.0"), "written by a newer pytest-difftrace"),
     "a version that never was": (setting("version", value="0.0"), "$.version: 0.0 was never released"),
     "a version that is a number": (setting("version", value=0.1), '$.version: is not a version such as "1.0"'),
