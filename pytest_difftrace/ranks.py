@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_difftrace import foreign
 from pytest_difftrace.options import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def launched() -> tuple[int, int] | None:
 
 def group() -> Ranks | None:
     """Return the ranks of torch.distributed's default group; None where there is none so far, or only one rank."""
-    if "torch.distributed" not in sys.modules:
+    # Another package of our name is refused where a fixture or a mode asks for ours; elsewhere it is let alone.
+    if "torch.distributed" not in sys.modules or foreign.problem() is not None:
         return None
     from difftrace.ranks import current
 
