@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("src", "pytest_difftrace", "tests", "benchmarks", "examples")
-SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+# Folders of results are named for test files.
+SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py") if file.is_file())
 
 # What a test suite that does not use the plugin must not pay for.
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "jsonschema", "click", "zstandard"}
