@@ -170,6 +170,20 @@ def test_only_and_class_choose(difftrace: Command, project: Project) -> None:
     assert difftrace("accept", results, "--class", "NONSENSE")[0] == 2
 
 
+def test_a_report_can_be_accepted_in_parts(difftrace: Command, project: Project) -> None:
+    one, _ = project.check()
+    other, _ = project.check(test="test_b", divergence_class="LOGIC")
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    results = project.write()
+    assert difftrace("accept", results, "--yes", "--class", "NEAR_TIE")[0] == 0
+    status, out, _ = difftrace("accept", results, "--yes")
+    assert (status, tokens(one), tokens(other), tokens(new)) == (0, [4], [4], [4])
+    assert "left: tests/test_sum.py::test_sum\n  accepted already: its baseline is this run\n" in out
+    assert out.endswith("2 baselines written\n")
+    status, out, _ = difftrace("accept", results, "--yes")
+    assert (status, out.count("accepted already"), "written" in out) == (0, 3, False)
+
+
 def change(project: Project, **values: Any) -> None:
     project.checks[0] = replace(project.checks[0], **values)
 
