@@ -122,7 +122,7 @@ def test_received_runs_are_shown_by_class_and_promoted(difftrace: Command, proje
     one, received = project.check()
     other, _ = project.check(test="test_b", divergence_class="DRIFT")
     new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
-    status, out, _ = difftrace("accept", project.write(), "--yes")
+    status, out, _ = difftrace("accept", project.write(), "--yes", "--new")
     assert status == 0
     assert out.splitlines() == [
         "DRIFT: 1 check",
@@ -176,12 +176,23 @@ def test_a_report_can_be_accepted_in_parts(difftrace: Command, project: Project)
     new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
     results = project.write()
     assert difftrace("accept", results, "--yes", "--class", "NEAR_TIE")[0] == 0
-    status, out, _ = difftrace("accept", results, "--yes")
+    status, out, _ = difftrace("accept", results, "--yes", "--new")
     assert (status, tokens(one), tokens(other), tokens(new)) == (0, [4], [4], [4])
     assert "left: tests/test_sum.py::test_sum\n  accepted already: its baseline is this run\n" in out
     assert out.endswith("2 baselines written\n")
     status, out, _ = difftrace("accept", results, "--yes")
     assert (status, out.count("accepted already"), "written" in out) == (0, 3, False)
+
+
+def test_a_run_without_baseline_is_promoted_only_where_that_is_asked_for(difftrace: Command, project: Project) -> None:
+    known, _ = project.check()
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    status, out, _ = difftrace("accept", project.write(), "--yes")
+    assert (status, tokens(known), new.exists()) == (0, [4], False)
+    assert "left: tests/test_sum.py::test_c\n  it has no baseline and ran once" in out
+    assert out.endswith("1 baseline written\n")
+    assert difftrace("accept", project.results, "--yes", "--new")[0] == 0
+    assert tokens(new) == [4]
 
 
 def change(project: Project, **values: Any) -> None:

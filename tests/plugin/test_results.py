@@ -151,6 +151,14 @@ def test_verbose_names_a_command_for_each_failed_check(suite, run_pytest):
     assert see.endswith("(and 4 more)")
 
 
+def test_runs_without_baseline_are_offered_by_the_option_that_names_them(suite, run_pytest, pytester):
+    suite(CHECKED.format(3))
+    assert "difftrace: to accept: difftrace accept .difftrace --new" in run_pytest().outlines
+    run_pytest("--difftrace-record")
+    suite(CHECKED.format(4) + "\ndef test_new(difftrace): difftrace.check(traj(1))\n")
+    assert "difftrace: to accept: difftrace accept .difftrace" in run_pytest().outlines
+
+
 def test_a_run_that_does_not_repeat_itself_is_not_offered_for_recording(evident, run_pytest):
     evident("run(3, 4)")
     run_pytest("--difftrace-record")

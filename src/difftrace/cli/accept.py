@@ -37,6 +37,7 @@ def _classes(_context: click.Context, _option: click.Parameter, given: tuple[str
     metavar="CLASS",
     help="Only divergences of these classes, such as NEAR_TIE; repeatable, or separated by commas.",
 )
+@click.option("--new", is_flag=True, help="Also runs of checks that have no baseline yet; see above.")
 @click.option(
     "--rootdir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -49,6 +50,7 @@ def command(
     results: Path,
     only: tuple[str, ...],
     classes: frozenset[str],
+    new: bool,
     rootdir: Path | None,
     dry_run: bool,
     yes: bool,
@@ -59,13 +61,17 @@ def command(
     Every file is checked before any is written: it has to be the one that the run wrote, belong to a test that was
     collected, and the baseline has to be the one still that it was compared with. If one fails, none is written. Where
     a file goes follows from its test, never from the received file. What changes is shown by class and by what changed
-    in the environment.
+    in the environment. What was accepted before is left, so that a report can be accepted in parts.
+
+    A run without baseline was held against nothing: `pytest --difftrace-record` would run its test twice and refuse
+    what does not reproduce. Such runs are promoted with --new alone.
 
     \b
     Examples:
       difftrace accept .difftrace
       difftrace accept .difftrace --only "tests/test_sum.py::test_sum[long]"
       difftrace accept results-from-ci --class NEAR_TIE --yes
+      difftrace accept results-from-gpu --new
 
     Exit status: 0 accepted, or nothing to accept; 1 a file was refused, so that nothing was written; 2 could not run.
     """
@@ -82,7 +88,7 @@ def command(
 
     modules = [check.module for check in files.report.checks if check.received is not None and wanted(check)]
     root = find_rootdir(files, rootdir, modules)
-    found = plan(files.report, files.results, root, wanted)
+    found = plan(files.report, files.results, root, wanted, new=new)
     if not as_json:
         click.echo("\n".join(acceptance_lines(found)))
     write = bool(found.proposals) and not found.refusals and not dry_run

@@ -25,6 +25,10 @@ from difftrace.core.test_id import TestId
 from difftrace.core.text import printable
 
 _ACCEPTABLE: Final = ("diverged", "without baseline", "unreadable")
+_RAN_ONCE: Final = (
+    "it has no baseline and ran once, which does not show that it reproduces; pytest --difftrace-record runs it twice, "
+    "and --new accepts it as it is"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,12 @@ class Plan:
     left: tuple[Refusal, ...]
 
 
-def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked], bool]) -> Plan:
-    """Check every received run of the failed checks that are `wanted`."""
+def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked], bool], *, new: bool) -> Plan:
+    """Check every received run of the failed checks that are `wanted`.
+
+    Those without baseline are left unless `new`: such a run was held against nothing, whereas a recording runs a test
+    twice and writes only what came out the same.
+    """
     proposals, refusals, left = [], [], []
     for check in report.checks:
         if check.good or check.status == "skipped" or not wanted(check):
@@ -86,6 +94,8 @@ def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked
             continue
         if proposal is None:
             left.append(Refusal(check, "accepted already: its baseline is this run"))
+        elif check.status == "without baseline" and not new:
+            left.append(Refusal(check, _RAN_ONCE))
         else:
             proposals.append(proposal)
     return Plan(tuple(proposals), tuple(refusals), tuple(left))
