@@ -25,7 +25,9 @@ def step_lines(config: pytest.Config) -> list[str]:
     failed = [check for check in checks if check["status"] in _RECORDABLE]
     if not failed or config.get_verbosity() < -1:
         return []
-    counts = Counter(check["class"] or "unexplained" for check in failed if check["status"] == "diverged")
+    from difftrace.core.classes import CANNOT_TELL
+
+    counts = Counter(check["class"] or CANNOT_TELL for check in failed if check["status"] == "diverged")
     classes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     lines = [f"{_PREFIX}diverged by class: {classes}"] if classes else []
     if config.get_verbosity() < 0:

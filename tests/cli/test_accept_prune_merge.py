@@ -170,6 +170,29 @@ def test_only_and_class_choose(difftrace: Command, project: Project) -> None:
     assert difftrace("accept", results, "--class", "NONSENSE")[0] == 2
 
 
+def test_only_names_parametrised_tests_and_folders_as_pytest_does(difftrace: Command, project: Project) -> None:
+    cases = [project.check(test=f"test_sum[{case}]")[0] for case in "ab"]
+    other, _ = project.check(test="test_sum_up")
+    deep, _ = project.check("tests/deep/test_a.py", "test_a")
+    results = project.write()
+    assert difftrace("accept", results, "--yes", "--only", "tests/test_sum.py::test_sum")[0] == 0
+    assert [tokens(path) for path in (*cases, other, deep)] == [[4], [4], [3], [3]]
+    assert difftrace("accept", results, "--yes", "--only", "tests/deep/")[0] == 0
+    assert [tokens(path) for path in (other, deep)] == [[3], [4]]
+
+
+@pytest.mark.parametrize("given", ["cannot-tell", "CANNOT TELL", "near-tie,CANNOT_TELL"])
+def test_class_takes_what_stands_for_a_class_that_cannot_be_told(
+    difftrace: Command, project: Project, given: str
+) -> None:
+    untold, _ = project.check(divergence_class=None)
+    other, _ = project.check(test="test_b", divergence_class="LOGIC")
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    status, out, _ = difftrace("accept", project.write(), "--yes", "--new", "--class", given)
+    assert (status, tokens(untold), tokens(other), new.exists()) == (0, [4], [3], False)
+    assert out.startswith("CANNOT TELL: 1 check\n")
+
+
 def test_a_report_can_be_accepted_in_parts(difftrace: Command, project: Project) -> None:
     one, _ = project.check()
     other, _ = project.check(test="test_b", divergence_class="LOGIC")
@@ -315,7 +338,9 @@ def test_an_artifact_is_accepted_from_another_folder(
 def test_accepting_as_json_says_what_was_written(difftrace: Command, project: Project) -> None:
     target, _ = project.check()
     project.check(test="test_b", divergence_class="RUN_TO_RUN")
-    _, out, _ = difftrace("accept", project.write(), "--json", "--dry-run")
+    status, _, err = difftrace("accept", project.write(), "--json")
+    assert (status, "--yes" in err, tokens(target)) == (2, True, [3])
+    _, out, _ = difftrace("accept", project.results, "--json", "--dry-run")
     assert violation("acceptance", json.loads(out)) is None
     assert not json.loads(out)["written"]
     _, out, _ = difftrace("accept", project.results, "--json", "--yes")

@@ -131,7 +131,7 @@ def test_the_end_names_classes_and_the_next_commands_once(diverging, run_pytest)
     told = [line for line in lines if line.startswith("difftrace: to ") or "by class" in line]
     files = "__difftrace__/test_x/test_a.json .difftrace/received/test_x.py/test_a.json"
     assert told == [
-        "difftrace: diverged by class: 1 unexplained",
+        "difftrace: diverged by class: 1 CANNOT TELL",
         f"difftrace: to see:    difftrace diff {files}",
         "difftrace: to accept: difftrace accept .difftrace",
         "difftrace: to record: pytest --difftrace-record test_x.py::test_a",
