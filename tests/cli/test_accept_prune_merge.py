@@ -470,11 +470,36 @@ def test_shards_become_one_report_with_their_received_runs(difftrace: Command, t
         shard.selection = Selection(("tests",), (), ("-k",))
     merged = tmp_path / "merged" / "report.json"
     status, out, _ = difftrace("merge", *(shard.write() for shard in shards), "-o", merged)
-    assert (status, out) == (0, "2 reports merged: 2 checks, all tests\n")
+    assert (status, out) == (0, "2 reports merged: 2 checks, all tests of tests\n")
     report = load_report(merged)
     assert report.full
     assert [test.outcome for test in report.tests] == ["failed", "failed"]
     assert difftrace("accept", merged.parent, "--yes", "--only", "tests/test_b.py", "--rootdir", shards[1].root)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("covers", "told"),
+    [
+        ((".",), "all tests"),
+        (("tests/test_sum.py",), "all tests of tests/test_sum.py"),
+        (tuple("abcd"), "all tests of 4 files and folders"),
+    ],
+)
+def test_a_report_says_what_it_has_all_tests_of(
+    difftrace: Command, project: Project, tmp_path: Path, covers: tuple[str, ...], told: str
+) -> None:
+    project.check(status="verified", outcome="passed")
+    project.selection = Selection(covers, (), ())
+    _, out, _ = difftrace("merge", project.write(), "-o", tmp_path / "m.json")
+    assert out == f"1 report merged: 1 check, {told}\n"
+
+
+def test_the_merged_report_takes_the_place_of_none_that_it_is_made_of(difftrace: Command, project: Project) -> None:
+    project.check()
+    report = project.write() / "report.json"
+    before = report.read_bytes()
+    status, _, err = difftrace("merge", project.results, "-o", report)
+    assert (status, "is one of the reports to merge" in err, report.read_bytes()) == (2, True, before)
 
 
 def test_shards_that_leave_a_test_out_stay_partial(difftrace: Command, tmp_path: Path) -> None:
