@@ -97,7 +97,7 @@ def _same(found: Difference, where: list[str]) -> Iterator[str]:
         yield ""
         yield "what else differs (golden → observed):"
         yield from (f"  {line}" for line in others)
-    environments = environments_line(found.golden, found.observed, GOLDEN_OBSERVED, LINE)
+    environments = environments_line(found.golden, found.observed, GOLDEN_OBSERVED, LINE, advise=False)
     if environments is not None:
         yield environments
 
