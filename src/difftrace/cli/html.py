@@ -42,7 +42,8 @@ def command(paths: tuple[Path, ...], output: Path, title: str | None, as_json: b
 
     PATHS are report files (`pytest --difftrace-report`), results folders with one, baselines, received runs, or folders
     of baselines. Of a report the page shows every check, with golden and observed run side by side where both files are
-    there. It is one file that loads nothing and can be opened from disk, mailed, or kept by a CI job.
+    there. It is one file that loads nothing and can be opened from disk, mailed, or kept by a CI job. Past 5 MB it
+    leaves the decisions of checks out, of those that did not fail first, and says so.
 
     \b
     Examples:
