@@ -25,7 +25,9 @@ def step_lines(config: pytest.Config) -> list[str]:
     failed = [check for check in checks if check["status"] in _RECORDABLE]
     if not failed or config.get_verbosity() < -1:
         return []
-    counts = Counter(check["class"] or "unexplained" for check in failed if check["status"] == "diverged")
+    from difftrace.core.classes import CANNOT_TELL
+
+    counts = Counter(check["class"] or CANNOT_TELL for check in failed if check["status"] == "diverged")
     classes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     lines = [f"{_PREFIX}diverged by class: {classes}"] if classes else []
     if config.get_verbosity() < 0:
@@ -36,7 +38,7 @@ def step_lines(config: pytest.Config) -> list[str]:
     if len(shown) > most:
         lines[-1] += f"  (and {len(shown) - most} more)"
     lasting = [check for check in failed if check["class"] != "RUN_TO_RUN"]
-    accept = accept_command(config) if any(check["received"] for check in lasting) else None
+    accept = accept_command(config)
     if accept is not None:
         lines.append(f"{_PREFIX}to accept: {accept}")
     if lasting:
@@ -50,12 +52,20 @@ def step_lines(config: pytest.Config) -> list[str]:
 
 
 def accept_command(config: pytest.Config) -> str | None:
-    """Return the command that accepts the received runs; None where there is no results folder."""
+    """Return the command that accepts the received runs; None where there are none to accept.
+
+    It names those without baseline where there are no others: they ran once, and recording them is the better way.
+    """
     from pytest_difftrace.checks import relative
     from pytest_difftrace.messages import command_line
 
-    results = config.stash[SESSION].results
-    return None if results is None else command_line(["difftrace", "accept", relative(results, config)])
+    session = config.stash[SESSION]
+    checks = (entry["check"] for entry in session.entries.values())
+    statuses = {check["status"] for check in checks if check["received"] and check["class"] != "RUN_TO_RUN"}
+    if session.results is None or not statuses:
+        return None
+    new = ["--new"] if statuses == {"without baseline"} else []
+    return command_line(["difftrace", "accept", relative(session.results, config), *new])
 
 
 def _see(check: dict[str, Any], config: pytest.Config) -> str | None:

@@ -19,7 +19,12 @@ class Pace:
     @property
     def due(self) -> bool:
         """Whether the pause is over."""
-        return self._clock() >= self._next
+        return self.left <= 0
+
+    @property
+    def left(self) -> float:
+        """How many seconds are left of the pause; not above 0 where it is over."""
+        return self._next - self._clock()
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _DRIFT: Final = "DRIFT"
 _COUNTABLE: Final = ("NEAR_TIE", "TIE_BREAK")
-_UNTOLD: Final = "unexplained"
 
 
 class Pass(NamedTuple):
@@ -77,12 +76,16 @@ def lines(passes: Sequence[Pass], verbose: bool) -> list[str]:
             f"difftrace: {checks} drifted although {baselines} came from an environment like this one: the code has"
             " changed, or runs do not repeat their logits here" + ("" if verbose else " (-v names the tests)")
         )
-    if verbose:
-        found += [f"  {one.test}: {one.name or 'CANNOT TELL'}: {one.reason}" for one in sorted(passes)]
+    if verbose and passes:
+        from difftrace.core.classes import CANNOT_TELL
+
+        found += [f"  {one.test}: {one.name or CANNOT_TELL}: {one.reason}" for one in sorted(passes)]
     return found
 
 
 def _plain(name: str, count: int) -> str:
+    from difftrace.core.classes import CANNOT_TELL
+
     if name in _COUNTABLE:
         return f"{name.lower().replace('_', ' ')}{'' if count == 1 else 's'}"
-    return f"of class {name}" if name else _UNTOLD
+    return f"of class {name}" if name else CANNOT_TELL

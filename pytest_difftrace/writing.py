@@ -1,7 +1,8 @@
 """The report of a run, written as it goes on, so that a process that dies leaves a file that is whole.
 
-That says what was known when it was last written: after a test that failed, and else once `_PAUSE` has passed since the
-time before. Only tests that ended within such a pause and passed can be missing from it.
+That says what was known when it was last written: after a test that failed, and else once a pause has passed since the
+time before, `_PAUSE` or `_TIMES` as long as writing took. Where no test ends then, a thread writes it `_GRACE` later.
+Only tests that ended in the last such while before the process died, and passed, can be missing from it.
 
 Under pytest-xdist the controller writes it, from what reports bring along.
 """
@@ -9,6 +10,7 @@ Under pytest-xdist the controller writes it, from what reports bring along.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_difftrace import ranks
+from pytest_difftrace.later import Later
 from pytest_difftrace.manifest import Manifest, covers, filtered_by, narrowed_by, plain_of_worker, relation
 from pytest_difftrace.pace import Pace
 from pytest_difftrace.results import REPORT, forget_received, prepared
@@ -32,6 +35,8 @@ _ENDINGS: Final = {2: "the run was interrupted", 3: "pytest failed", 4: "pytest 
 # Replacing the file takes as long as a small check, and the larger the report, the longer.
 _PAUSE: Final = 0.05
 _TIMES: Final = 20
+# As long as tests end, none of them has to share the interpreter with the thread.
+_GRACE: Final = 0.05
 _PHASES: Final = ("setup", "call", "teardown")
 
 
@@ -50,6 +55,8 @@ class Writing:
         self._growing: GrowingReport | None = None
         self._taken: dict[tuple[str, str | None], Entry] = {}
         self._pace = Pace(_PAUSE, _TIMES)
+        self._lock = threading.Lock()
+        self._later = Later(self._write_if_new, lambda: self._pace.left + _GRACE)
         self._urgent = False
         self._collected = 0
         self._results: Path | None = None
@@ -68,6 +75,10 @@ class Writing:
         """Note what became of a test in one phase."""
         # Only what a worker sent may have a group at its end.
         nodeid = plain_of_worker(report.nodeid) if hasattr(report, "node") else clean(report.nodeid)
+        with self._lock:
+            self._note(nodeid, report)
+
+    def _note(self, nodeid: str, report: pytest.TestReport) -> None:
         self._moved.add(nodeid)
         if report.when == "setup":
             self._outcomes[nodeid] = "passed"
@@ -83,15 +94,25 @@ class Writing:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
-        """Write what is known of checks when a test has ended: at once where one failed, else where it is time to."""
-        if len(self._session.entries) == len(self._taken) or not (self._urgent or self._pace.due):
+        """Write what is known of checks when a test has ended: at once where one failed, else when it is time to."""
+        if len(self._session.entries) == len(self._taken):
             return
+        if self._urgent or self._pace.due:
+            self._write_if_new()
+        else:
+            self._later.ask()
+
+    def _write_if_new(self) -> None:
+        """Write what is known, if there are checks that the file does not have."""
         from difftrace.core.errors import DiffTraceError
 
-        self._urgent = False
-        # Writing the whole report says what is wrong with it.
-        with self._pace.timed(), contextlib.suppress(DiffTraceError):
-            self._write_growing((_UNDER_WAY,))
+        with self._lock:
+            if len(self._session.entries) == len(self._taken):
+                return
+            self._urgent = False
+            # Writing the whole report says what is wrong with it.
+            with self._pace.timed(), contextlib.suppress(DiffTraceError):
+                self._write_growing((_UNDER_WAY,))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object) -> None:
@@ -100,6 +121,7 @@ class Writing:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the whole report."""
+        self._later.end()
         if self._session.settings.report is None and not self._has_results:
             return
         from difftrace.core.errors import DiffTraceError
@@ -115,7 +137,7 @@ class Writing:
     def _has_results(self) -> bool:
         entries, settings = self._session.entries, self._session.settings
         asked = settings.explicit or settings.html is not None
-        return bool(entries) and (asked or any(map(failed, entries.values())))
+        return bool(entries) and (asked or any(map(failed, tuple(entries.values()))))
 
     def _why_incomplete(self, session: pytest.Session, exitstatus: int) -> tuple[str, ...]:
         found = [_WORKER] if self._crashed else []
@@ -177,18 +199,19 @@ class Writing:
         collected = len(manifest.selected) + len(manifest.deselected)
         if whole or collected != self._collected:  # all of them, in the order of collection
             self._collected = collected
-            moved: Iterable[str] = manifest.selected
+            moved: Iterable[str] = tuple(manifest.selected)
+            left_out = tuple(manifest.deselected)
         else:
-            moved = self._moved & manifest.selected.keys()
+            moved, left_out = self._moved & manifest.selected.keys(), ()
         for nodeid in moved:
             outcome = self._outcomes.get(nodeid, "not run")
             ended = nodeid in self._ended or outcome == "error"
             self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), outcome if ended else "not run"))
-        if moved is manifest.selected:
-            for nodeid in manifest.deselected:
-                self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), "deselected"))
+        for nodeid in left_out:
+            self._growing.put_test(SeenTest(nodeid, *manifest.place(nodeid), "deselected"))
         self._moved.clear()
-        for key, entry in self._session.entries.items():
+        # In one step, since other hooks may add to them meanwhile.
+        for key, entry in tuple(self._session.entries.items()):
             if self._taken.get(key) is not entry:
                 self._taken[key] = entry
                 self._growing.put_check(entry["check"], entry["environment"])

@@ -122,7 +122,7 @@ def test_received_runs_are_shown_by_class_and_promoted(difftrace: Command, proje
     one, received = project.check()
     other, _ = project.check(test="test_b", divergence_class="DRIFT")
     new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
-    status, out, _ = difftrace("accept", project.write(), "--yes")
+    status, out, _ = difftrace("accept", project.write(), "--yes", "--new")
     assert status == 0
     assert out.splitlines() == [
         "DRIFT: 1 check",
@@ -168,6 +168,54 @@ def test_only_and_class_choose(difftrace: Command, project: Project) -> None:
     status, _, err = difftrace("accept", results, "--only", "tests/none.py")
     assert (status, "has no check of it" in err) == (2, True)
     assert difftrace("accept", results, "--class", "NONSENSE")[0] == 2
+
+
+def test_only_names_parametrised_tests_and_folders_as_pytest_does(difftrace: Command, project: Project) -> None:
+    cases = [project.check(test=f"test_sum[{case}]")[0] for case in "ab"]
+    other, _ = project.check(test="test_sum_up")
+    deep, _ = project.check("tests/deep/test_a.py", "test_a")
+    results = project.write()
+    assert difftrace("accept", results, "--yes", "--only", "tests/test_sum.py::test_sum")[0] == 0
+    assert [tokens(path) for path in (*cases, other, deep)] == [[4], [4], [3], [3]]
+    assert difftrace("accept", results, "--yes", "--only", "tests/deep/")[0] == 0
+    assert [tokens(path) for path in (other, deep)] == [[3], [4]]
+
+
+@pytest.mark.parametrize("given", ["cannot-tell", "CANNOT TELL", "near-tie,CANNOT_TELL"])
+def test_class_takes_what_stands_for_a_class_that_cannot_be_told(
+    difftrace: Command, project: Project, given: str
+) -> None:
+    untold, _ = project.check(divergence_class=None)
+    other, _ = project.check(test="test_b", divergence_class="LOGIC")
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    status, out, _ = difftrace("accept", project.write(), "--yes", "--new", "--class", given)
+    assert (status, tokens(untold), tokens(other), new.exists()) == (0, [4], [3], False)
+    assert out.startswith("CANNOT TELL: 1 check\n")
+
+
+def test_a_report_can_be_accepted_in_parts(difftrace: Command, project: Project) -> None:
+    one, _ = project.check()
+    other, _ = project.check(test="test_b", divergence_class="LOGIC")
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    results = project.write()
+    assert difftrace("accept", results, "--yes", "--class", "NEAR_TIE")[0] == 0
+    status, out, _ = difftrace("accept", results, "--yes", "--new")
+    assert (status, tokens(one), tokens(other), tokens(new)) == (0, [4], [4], [4])
+    assert "left: tests/test_sum.py::test_sum\n  accepted already: its baseline is this run\n" in out
+    assert out.endswith("2 baselines written\n")
+    status, out, _ = difftrace("accept", results, "--yes")
+    assert (status, out.count("accepted already"), "written" in out) == (0, 3, False)
+
+
+def test_a_run_without_baseline_is_promoted_only_where_that_is_asked_for(difftrace: Command, project: Project) -> None:
+    known, _ = project.check()
+    new, _ = project.check(test="test_c", status="without baseline", divergence_class=None, before=None)
+    status, out, _ = difftrace("accept", project.write(), "--yes")
+    assert (status, tokens(known), new.exists()) == (0, [4], False)
+    assert "left: tests/test_sum.py::test_c\n  it has no baseline and ran once" in out
+    assert out.endswith("1 baseline written\n")
+    assert difftrace("accept", project.results, "--yes", "--new")[0] == 0
+    assert tokens(new) == [4]
 
 
 def change(project: Project, **values: Any) -> None:
@@ -290,7 +338,9 @@ def test_an_artifact_is_accepted_from_another_folder(
 def test_accepting_as_json_says_what_was_written(difftrace: Command, project: Project) -> None:
     target, _ = project.check()
     project.check(test="test_b", divergence_class="RUN_TO_RUN")
-    _, out, _ = difftrace("accept", project.write(), "--json", "--dry-run")
+    status, _, err = difftrace("accept", project.write(), "--json")
+    assert (status, "--yes" in err, tokens(target)) == (2, True, [3])
+    _, out, _ = difftrace("accept", project.results, "--json", "--dry-run")
     assert violation("acceptance", json.loads(out)) is None
     assert not json.loads(out)["written"]
     _, out, _ = difftrace("accept", project.results, "--json", "--yes")
@@ -420,11 +470,36 @@ def test_shards_become_one_report_with_their_received_runs(difftrace: Command, t
         shard.selection = Selection(("tests",), (), ("-k",))
     merged = tmp_path / "merged" / "report.json"
     status, out, _ = difftrace("merge", *(shard.write() for shard in shards), "-o", merged)
-    assert (status, out) == (0, "2 reports merged: 2 checks, all tests\n")
+    assert (status, out) == (0, "2 reports merged: 2 checks, all tests of tests\n")
     report = load_report(merged)
     assert report.full
     assert [test.outcome for test in report.tests] == ["failed", "failed"]
     assert difftrace("accept", merged.parent, "--yes", "--only", "tests/test_b.py", "--rootdir", shards[1].root)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("covers", "told"),
+    [
+        ((".",), "all tests"),
+        (("tests/test_sum.py",), "all tests of tests/test_sum.py"),
+        (tuple("abcd"), "all tests of 4 files and folders"),
+    ],
+)
+def test_a_report_says_what_it_has_all_tests_of(
+    difftrace: Command, project: Project, tmp_path: Path, covers: tuple[str, ...], told: str
+) -> None:
+    project.check(status="verified", outcome="passed")
+    project.selection = Selection(covers, (), ())
+    _, out, _ = difftrace("merge", project.write(), "-o", tmp_path / "m.json")
+    assert out == f"1 report merged: 1 check, {told}\n"
+
+
+def test_the_merged_report_takes_the_place_of_none_that_it_is_made_of(difftrace: Command, project: Project) -> None:
+    project.check()
+    report = project.write() / "report.json"
+    before = report.read_bytes()
+    status, _, err = difftrace("merge", project.results, "-o", report)
+    assert (status, "is one of the reports to merge" in err, report.read_bytes()) == (2, True, before)
 
 
 def test_shards_that_leave_a_test_out_stay_partial(difftrace: Command, tmp_path: Path) -> None:

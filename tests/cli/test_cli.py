@@ -122,6 +122,23 @@ def test_an_unexpected_exception_exits_with_2_and_one_line(
     assert "\x1b" not in err
 
 
+def test_a_full_disk_below_the_output_is_told_in_one_line(baseline: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    program = "import sys; from difftrace import cli; sys.argv = ['difftrace', *sys.argv[1:]]; cli.main()"
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-c", program, "validate", str(baseline)]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "difftrace: could not read or write: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_among_baselines_is_not_waited_for(difftrace: Command, baseline: Path, tmp_path: Path) -> None:
+    os.mkfifo(baseline.parent / "pipe.json")
+    assert difftrace("validate", tmp_path)[:2] == (0, "1 checked, 0 invalid\n")
+
+
 def test_an_interrupt_exits_with_2_because_1_means_a_difference(
     difftrace: Command, baseline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

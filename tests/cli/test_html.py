@@ -166,6 +166,13 @@ def test_a_broken_baseline_in_a_folder_is_listed_and_a_named_one_refused(difftra
     assert not (tmp_path / "none.html").exists()
 
 
+def test_a_file_that_is_nested_too_deeply_is_named(difftrace, tmp_path):
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    code, _, error = difftrace("html", deep, "-o", tmp_path / "none.html")
+    assert (code, "deep.json: is nested too deeply" in error) == (2, True)
+
+
 def test_the_page_never_takes_the_place_of_what_it_shows(difftrace, results):
     report = results / "report.json"
     before = report.read_bytes()

@@ -44,6 +44,8 @@ def test_a_text_is_one_line_without_padding_whatever_its_tokens_are(difftrace: C
     save(path, Run((trajectory,), pieces={8: "<pad>", 1: "a\n", 2: "語"}).to_baseline(None))
     assert difftrace("replay", path)[1] == "a\\n語⟨3⟩\n"
     assert difftrace("replay", path, "--step", 1)[1] == "a\\n語░\n"
+    [sequence] = json.loads(difftrace("replay", path, "--json")[1])["sequences"]
+    assert sequence["text"] == "a\n語⟨3⟩"
 
 
 def test_json_has_ids_and_text(difftrace: Command) -> None:

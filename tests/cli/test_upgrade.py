@@ -88,6 +88,16 @@ def test_what_is_invalid_is_left_alone_and_does_not_stop_the_others(difftrace: C
         assert path.read_bytes() == before[str(path.relative_to(tests))]
 
 
+def test_what_cannot_be_read_is_told_and_does_not_stop_the_others(difftrace: Command, tests: Path) -> None:
+    folder = tests / "__difftrace__/test_sum"
+    dangling = folder / "0.json"
+    dangling.symlink_to(folder / "nowhere")
+    status, out, _ = difftrace("upgrade", tests, "--json")
+    found = json.loads(out)
+    assert (status, list(found["problems"]), len(found["older"])) == (1, [str(dangling)], 1)
+    assert "cannot be read" in found["problems"][str(dangling)]
+
+
 def test_a_folder_without_baselines_is_no_success(difftrace: Command, tmp_path: Path) -> None:
     status, out, err = difftrace("upgrade", tmp_path)
     assert (status, out) == (2, "")

@@ -46,6 +46,17 @@ def test_a_block_that_is_not_run_says_why(page):
     assert reasons <= NOT_RUN
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/reviewing.md"])
+def test_a_page_shows_the_lines_for_git_that_the_help_shows(page):
+    from difftrace.cli.show import command
+
+    shown = [
+        line.strip() for line in (command.help or "").splitlines() if "diff=difftrace" in line or "git config" in line
+    ]
+    assert len(shown) == 2
+    assert set(shown) <= set((CHECKOUT / page).read_text(encoding="utf-8").splitlines())
+
+
 def test_an_output_has_to_be_that_of_the_command_line_by_line():
     block = Block("text", 1, ["output"], ["first … here", "…", "last"])
     assert shown_in(block, "before\nfirst line here\nand\nmore\nlast\nafter\n")

@@ -252,6 +252,26 @@ def test_a_killed_run_leaves_what_was_known(suite, pytester):
     assert not report.complete
 
 
+def test_checks_that_passed_just_before_a_long_test_are_written_while_it_runs(suite, pytester):
+    checks = "".join(f"def test_{i}(difftrace): difftrace.check(traj(3))\n" for i in range(5))
+    suite(f"{checks}def test_long(): pass\n")
+    pytester.runpytest_inprocess("--difftrace-record", "-p", "no:cacheprovider")
+    suite(
+        f"""{checks}
+def test_long():
+    import time
+    end = time.monotonic() + 30
+    while time.monotonic() < end and Path("report.json").read_text().count('"verified", ') < 5:
+        time.sleep(0.01)
+    os._exit(7)
+"""
+    )
+    assert outside(pytester, "--difftrace-verify").wait() == 7
+    report = load(pytester.path / "report.json")
+    assert statuses(report) == ["verified"] * 5
+    assert not report.complete
+
+
 def test_a_crash_right_after_a_failure_leaves_everything_up_to_it(suite, pytester):
     checks = "".join(f"def test_{i:02}(difftrace): difftrace.check(traj({{}}))\n" for i in range(20))
     suite(checks.format(*[3] * 20) + "def test_crash(): pass\n")

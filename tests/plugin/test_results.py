@@ -131,7 +131,7 @@ def test_the_end_names_classes_and_the_next_commands_once(diverging, run_pytest)
     told = [line for line in lines if line.startswith("difftrace: to ") or "by class" in line]
     files = "__difftrace__/test_x/test_a.json .difftrace/received/test_x.py/test_a.json"
     assert told == [
-        "difftrace: diverged by class: 1 unexplained",
+        "difftrace: diverged by class: 1 CANNOT TELL",
         f"difftrace: to see:    difftrace diff {files}",
         "difftrace: to accept: difftrace accept .difftrace",
         "difftrace: to record: pytest --difftrace-record test_x.py::test_a",
@@ -149,6 +149,14 @@ def test_verbose_names_a_command_for_each_failed_check(suite, run_pytest):
     assert lines.count("difftrace: to record: pytest --difftrace-record test_x.py") == 1
     [see] = [line for line in run_pytest().outlines if line.startswith("difftrace: to see:")]
     assert see.endswith("(and 4 more)")
+
+
+def test_runs_without_baseline_are_offered_by_the_option_that_names_them(suite, run_pytest, pytester):
+    suite(CHECKED.format(3))
+    assert "difftrace: to accept: difftrace accept .difftrace --new" in run_pytest().outlines
+    run_pytest("--difftrace-record")
+    suite(CHECKED.format(4) + "\ndef test_new(difftrace): difftrace.check(traj(1))\n")
+    assert "difftrace: to accept: difftrace accept .difftrace" in run_pytest().outlines
 
 
 def test_a_run_that_does_not_repeat_itself_is_not_offered_for_recording(evident, run_pytest):

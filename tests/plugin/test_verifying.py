@@ -74,7 +74,7 @@ def test_policy_text_holds_where_only_decisions_differ(suite, run_pytest):
     suite(body.replace("(3, 4)", "(3, 5)"))
     result = run_pytest("--difftrace-policy=text")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["difftrace: 1 unexplained (allowed by policy text)"])
+    result.stdout.fnmatch_lines(["difftrace: 1 CANNOT TELL (allowed by policy text)"])
     run_pytest().assert_outcomes(failed=1)
     suite(body.replace("same", "other"))
     result = run_pytest("--difftrace-policy=text")

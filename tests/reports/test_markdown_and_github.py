@@ -66,6 +66,13 @@ def test_a_summary_never_exceeds_its_limit_and_says_what_is_left_out() -> None:
         assert len(report_markdown(report(*checks), limit).encode()) <= limit
 
 
+@pytest.mark.parametrize("limit", [-10, 0, 40, 64, 80, 199])
+def test_where_there_is_no_room_a_summary_is_its_note_as_a_whole_or_nothing(limit: int) -> None:
+    note = "\n3 more failed checks are left out here; the report file has them.\n"
+    text = report_markdown(report(*(check(f"test_{index}") for index in range(3))), limit)
+    assert text == (note if limit >= len(note) else "")
+
+
 def test_no_text_becomes_markup() -> None:
     shown = code(HOSTILE)
     inner = shown.removeprefix("<code>").removesuffix("</code>")

@@ -115,6 +115,11 @@ def _show(error: click.ClickException) -> None:
     click.echo("\n".join(lines), err=True)
 
 
+def _drop_output() -> None:
+    # What is still buffered must not fail once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line; whatever goes wrong unexpectedly exits with 2 and one line."""
     for stream in (sys.stdout, sys.stderr):
@@ -130,10 +135,16 @@ def main() -> None:
     except click.Abort:
         click.echo("difftrace: interrupted", err=True)
     except ReaderGoneError:
-        # It has seen enough, so nothing is said. What is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # It has seen enough, so nothing is said.
+        _drop_output()
     except DiffTraceError as error:
         click.echo(f"difftrace: {printable(str(error))}", err=True)
+    except OSError as error:
+        click.echo(f"difftrace: could not read or write: {printable(str(error))}", err=True)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     except Exception as error:
         click.echo(f"difftrace: unexpected {type(error).__name__}: {printable(str(error))}", err=True)
     else:

@@ -11,6 +11,7 @@ import click
 
 from difftrace.core.acceptance import Plan, plan, promote
 from difftrace.core.checked import Checked
+from difftrace.core.classes import CANNOT_TELL
 from difftrace.core.errors import ReportError
 from difftrace.core.policies import divergence_classes
 from difftrace.core.report import Report
@@ -20,23 +21,32 @@ from difftrace.reports.acceptance import acceptance_lines
 
 
 def _classes(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> frozenset[str]:
+    names = {name for value in given for name in value.split(",")}
+    untold = {name for name in names if name.strip().upper().replace("-", " ").replace("_", " ") == CANNOT_TELL}
     try:
-        return divergence_classes(name for value in given for name in value.split(","))
+        return divergence_classes(names - untold) | ({CANNOT_TELL} if untold else set())
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
 @click.command("accept")
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option("--only", multiple=True, metavar="TESTID", help="Only this test, or the tests of this file; repeatable.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="TESTID",
+    help="Only this test, or the tests of this function, class, file or folder; repeatable.",
+)
 @click.option(
     "--class",
     "classes",
     multiple=True,
     callback=_classes,
     metavar="CLASS",
-    help="Only divergences of these classes, such as NEAR_TIE; repeatable, or separated by commas.",
+    help="Only divergences of these classes, such as NEAR_TIE, or cannot-tell for those without; repeatable, or"
+    " separated by commas.",
 )
+@click.option("--new", is_flag=True, help="Also runs of checks that have no baseline yet; see above.")
 @click.option(
     "--rootdir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -44,11 +54,14 @@ def _classes(_context: click.Context, _option: click.Parameter, given: tuple[str
 )
 @click.option("--dry-run", is_flag=True, help="Check and show everything, and write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines; does not ask.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of lines; to write, give --yes too."
+)
 def command(
     results: Path,
     only: tuple[str, ...],
     classes: frozenset[str],
+    new: bool,
     rootdir: Path | None,
     dry_run: bool,
     yes: bool,
@@ -59,16 +72,22 @@ def command(
     Every file is checked before any is written: it has to be the one that the run wrote, belong to a test that was
     collected, and the baseline has to be the one still that it was compared with. If one fails, none is written. Where
     a file goes follows from its test, never from the received file. What changes is shown by class and by what changed
-    in the environment.
+    in the environment. What was accepted before is left, so that a report can be accepted in parts.
+
+    A run without baseline was held against nothing: `pytest --difftrace-record` would run its test twice and refuse
+    what does not reproduce. Such runs are promoted with --new alone.
 
     \b
     Examples:
       difftrace accept .difftrace
       difftrace accept .difftrace --only "tests/test_sum.py::test_sum[long]"
       difftrace accept results-from-ci --class NEAR_TIE --yes
+      difftrace accept results-from-gpu --new
 
     Exit status: 0 accepted, or nothing to accept; 1 a file was refused, so that nothing was written; 2 could not run.
     """
+    if as_json and not (yes or dry_run):
+        raise click.UsageError("with --json nobody is asked: give --yes to write, or --dry-run")
     files = open_report(results)
     if files.results is None:
         raise ReportError(
@@ -77,16 +96,17 @@ def command(
     _check_known(files.report, only)
 
     def wanted(check: Checked) -> bool:
-        named = not only or any(check.nodeid == one or check.nodeid.startswith(f"{one}::") for one in only)
-        return named and (not classes or check.divergence_class in classes)
+        named = not only or any(_names(one, check) for one in only)
+        title = CANNOT_TELL if check.status == "diverged" and check.divergence_class is None else check.divergence_class
+        return named and (not classes or title in classes)
 
     modules = [check.module for check in files.report.checks if check.received is not None and wanted(check)]
     root = find_rootdir(files, rootdir, modules)
-    found = plan(files.report, files.results, root, wanted)
+    found = plan(files.report, files.results, root, wanted, new=new)
     if not as_json:
         click.echo("\n".join(acceptance_lines(found)))
     write = bool(found.proposals) and not found.refusals and not dry_run
-    if write and not (yes or as_json):
+    if write and not yes:
         write = _confirmed(len(found.proposals))
     if write:
         promote(found.proposals)
@@ -102,8 +122,13 @@ def command(
 
 def _check_known(report: Report, only: tuple[str, ...]) -> None:
     for one in only:
-        if not any(check.nodeid == one or check.nodeid.startswith(f"{one}::") for check in report.checks):
+        if not any(_names(one, check) for check in report.checks):
             raise ReportError(f"--only {printable(one)}: the report has no check of it")
+
+
+def _names(given: str, check: Checked) -> bool:
+    """Return whether `given` names the test of `check`, or what it belongs to, as it would on pytest's command line."""
+    return check.nodeid == given or check.nodeid.startswith((f"{given}::", f"{given}[", f"{given.rstrip('/')}/"))
 
 
 def _confirmed(count: int) -> bool:

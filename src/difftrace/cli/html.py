@@ -10,8 +10,11 @@ from typing import Final
 import click
 
 from difftrace.cli.baseline_files import baseline_files
+from difftrace.core import strict_json
 from difftrace.core.atomic import write_atomically
 from difftrace.core.errors import DiffTraceError, FormatError
+from difftrace.core.file_format import read_file
+from difftrace.core.limits import MAX_REPORT_BYTES
 from difftrace.core.report import Report
 from difftrace.core.report import load as load_report
 from difftrace.core.report_json import FORMAT
@@ -39,7 +42,8 @@ def command(paths: tuple[Path, ...], output: Path, title: str | None, as_json: b
 
     PATHS are report files (`pytest --difftrace-report`), results folders with one, baselines, received runs, or folders
     of baselines. Of a report the page shows every check, with golden and observed run side by side where both files are
-    there. It is one file that loads nothing and can be opened from disk, mailed, or kept by a CI job.
+    there. It is one file that loads nothing and can be opened from disk, mailed, or kept by a CI job. Past 5 MB it
+    leaves the decisions of checks out, of those that did not fail first, and says so.
 
     \b
     Examples:
@@ -80,8 +84,8 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[tuple[Path, Report]], list[
 
 def _is_report(file: Path) -> bool:
     try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        document = strict_json.loads(read_file(file, MAX_REPORT_BYTES)[0])
+    except FormatError:
         # Whoever reads it as a baseline says what is wrong with it.
         return False
     return isinstance(document, dict) and document.get("format") == FORMAT

@@ -9,6 +9,7 @@ import click
 
 from difftrace.core.report_files import open_report
 from difftrace.core.report_merge import merge, write_merged
+from difftrace.core.text import printable
 
 
 @click.command("merge")
@@ -31,7 +32,10 @@ def command(reports: tuple[Path, ...], output: Path, as_json: bool) -> None:
 
     Exit status: 0 merged, 1 merged but received runs are missing or damaged, 2 could not run.
     """
-    merged = merge([open_report(path) for path in reports])
+    files = [open_report(path) for path in reports]
+    if any(one.path.resolve() == output.resolve() for one in files):
+        raise click.UsageError(f"{output} is one of the reports to merge; write the merged one to another file")
+    merged = merge(files)
     write_merged(merged, output)
     report = merged.report
     if as_json:
@@ -48,6 +52,10 @@ def command(reports: tuple[Path, ...], output: Path, as_json: bool) -> None:
             click.echo(f"in several reports: {title}")
         for problem in merged.lost:
             click.echo(f"received run lost: {problem}")
-        state = "all tests" if report.full else "not all tests"
-        click.echo(f"{len(reports)} reports merged: {len(report.checks)} checks, {state}")
+        counts = (_counted(len(reports), "report"), _counted(len(report.checks), "check"))
+        click.echo(f"{counts[0]} merged: {counts[1]}, {printable(report.extent)}")
     raise SystemExit(1 if merged.lost else 0)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

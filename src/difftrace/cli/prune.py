@@ -24,9 +24,11 @@ from difftrace.core.text import printable
 def command(report: Path, delete: bool, rootdir: Path | None, as_json: bool) -> None:
     """List baselines that no check of the run in REPORT used; --delete deletes them.
 
-    REPORT is a report file of pytest, or a results folder, of a run that selected all tests and came to its end; others
-    are refused. Baselines stay whose test was skipped or failed before its check, whose module was not collected, that
-    were written after the report, or that cannot be read. What interrupted writes left behind goes as well.
+    REPORT is a report file of pytest, or a results folder. Its run has to have selected every test of the files and
+    folders that it was started on, and come to its end; others are refused. Only the baselines of those files and
+    folders are looked at. Baselines stay whose test was skipped or failed before its check, whose module was not
+    collected, that were written after the report, or that cannot be read. What interrupted writes left behind goes as
+    well.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ import click
 
 from difftrace.cli.sequences import chosen_sequences, sequence_choice
 from difftrace.core.baseline import load
+from difftrace.core.text import printable
 from difftrace.reports.replayed import canvas_at, canvas_text, replay_document
 
 
@@ -42,4 +43,4 @@ def command(baseline: Path, step: int | None, sequence: int | None, ids: bool, a
         return
     for index in chosen:
         _, canvas = canvas_at(recorded.sequences[index].trajectory, index, step)
-        click.echo(" ".join(map(str, canvas.tolist())) if ids else canvas_text(recorded, index, canvas))
+        click.echo(" ".join(map(str, canvas.tolist())) if ids else printable(canvas_text(recorded, index, canvas)))

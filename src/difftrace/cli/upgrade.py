@@ -43,8 +43,8 @@ def command(paths: tuple[Path, ...], check: bool, as_json: bool) -> None:
     older: list[str] = []
     problems: dict[str, str] = {}
     for file in files:
-        data, source = read_file(file, MAX_BASELINE_BYTES)
         try:
+            data, source = read_file(file, MAX_BASELINE_BYTES)
             new = upgraded(data, source)
         except FormatError as error:
             problems[str(file)] = str(error)

@@ -25,6 +25,10 @@ from difftrace.core.test_id import TestId
 from difftrace.core.text import printable
 
 _ACCEPTABLE: Final = ("diverged", "without baseline", "unreadable")
+_RAN_ONCE: Final = (
+    "it has no baseline and ran once, which does not show that it reproduces; pytest --difftrace-record runs it twice, "
+    "and --new accepts it as it is"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Plan:
     Attributes:
         proposals: what may be promoted.
         refusals: what may not, because something is not as the report says; nothing is promoted then.
-        left: failed checks that there is nothing to promote for.
+        left: failed checks that there is nothing to promote for, those whose run was promoted before among them.
     """
 
     proposals: tuple[Proposal, ...]
@@ -69,8 +73,12 @@ class Plan:
     left: tuple[Refusal, ...]
 
 
-def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked], bool]) -> Plan:
-    """Check every received run of the failed checks that are `wanted`."""
+def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked], bool], *, new: bool) -> Plan:
+    """Check every received run of the failed checks that are `wanted`.
+
+    Those without baseline are left unless `new`: such a run was held against nothing, whereas a recording runs a test
+    twice and writes only what came out the same.
+    """
     proposals, refusals, left = [], [], []
     for check in report.checks:
         if check.good or check.status == "skipped" or not wanted(check):
@@ -80,9 +88,16 @@ def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked
             left.append(Refusal(check, obstacle))
             continue
         try:
-            proposals.append(_proposal(report, check, results, rootdir))
+            proposal = _proposal(report, check, results, rootdir)
         except DiffTraceError as error:
             refusals.append(Refusal(check, printable(str(error))))
+            continue
+        if proposal is None:
+            left.append(Refusal(check, "accepted already: its baseline is this run"))
+        elif check.status == "without baseline" and not new:
+            left.append(Refusal(check, _RAN_ONCE))
+        else:
+            proposals.append(proposal)
     return Plan(tuple(proposals), tuple(refusals), tuple(left))
 
 
@@ -103,7 +118,12 @@ def _nothing_to_promote(check: Checked) -> str | None:
     return "no received run" if check.received is None else None
 
 
-def _proposal(report: Report, check: Checked, results: Path, rootdir: Path) -> Proposal:
+def _proposal(report: Report, check: Checked, results: Path, rootdir: Path) -> Proposal | None:
+    """Return what may be promoted for `check`; None where the file to write holds that already.
+
+    Raises:
+        DiffTraceError: something is not as the report says.
+    """
     seen = next((test for test in report.tests if test.nodeid == check.nodeid), None)
     if seen is None or (seen.module, seen.id) != (check.module, check.id):
         raise ReportError("its test is not among those that the report says were collected")
@@ -120,7 +140,12 @@ def _proposal(report: Report, check: Checked, results: Path, rootdir: Path) -> P
         raise ReportError(f"the report has its baseline in {check.target}, which is not where this test's lies")
     target = inside(rootdir, check.target)
     source = inside(rootdir, check.baseline.path)
-    current, digest = _current(source)
+    # Accepting part of a report, or being interrupted, must not keep the rest of it from being accepted.
+    current, digest = _current(target)
+    if digest == check.received.sha256:
+        return None
+    if source != target:
+        current, digest = _current(source)
     if digest != check.baseline.sha256 or (target != source and target.exists()):
         raise ReportError("its baseline is not the one any more that the run was compared with; run the tests again")
     return Proposal(check, target, data, received, current)

@@ -43,6 +43,9 @@ NearTie = Literal["token", "order"]
 
 CLASSES: Final[tuple[DivergenceClass, ...]] = get_args(DivergenceClass)
 
+CANNOT_TELL: Final = "CANNOT TELL"
+"""What stands in the place of a class that cannot be told."""
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 from difftrace.core.checked import Checked
 
 TestOutcome = Literal["passed", "failed", "error", "skipped", "deselected", "not run"]
+_MOST_COVERS: Final = 3
 TEST_OUTCOMES: Final[tuple[TestOutcome, ...]] = get_args(TestOutcome)
 
 
@@ -105,6 +106,14 @@ class Report:
     def full(self) -> bool:
         """Whether all that the run covers was selected and ran to its end."""
         return self.complete and not self.partial_because
+
+    @property
+    def extent(self) -> str:
+        """What the run got to: "all tests", "all tests of a/test_b.py" or "not all tests of a"."""
+        covers = self.selection.covers
+        named = ", ".join(covers) if len(covers) <= _MOST_COVERS else f"{len(covers)} files and folders"
+        of = "" if "." in covers else f" of {named}"
+        return f"{'all' if self.full else 'not all'} tests{of}"
 
     @property
     def statuses(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from difftrace.core.acceptance import Plan, Proposal
 from difftrace.core.checked import Checked
+from difftrace.core.classes import CANNOT_TELL
 from difftrace.core.text import printable
 from difftrace.reports.columns import wrapped
 from difftrace.reports.context import environment_differences
@@ -40,7 +41,7 @@ def class_title(check: Checked) -> str:
     """Return the class as a title; for a check without baseline that it has none."""
     if check.status == "without baseline":
         return "without baseline"
-    return check.divergence_class or "CANNOT TELL"
+    return check.divergence_class or CANNOT_TELL
 
 
 def _proposed(plan: Plan) -> Iterator[str]:

@@ -36,15 +36,20 @@ def _lines(differences: Iterator[tuple[str, Any, Any]], most: int) -> list[str]:
     return lines
 
 
-def environments_line(golden: Baseline, observed: Baseline, labels: tuple[str, str], columns: int) -> str | None:
-    """Return what the environments have to do with each other, in `columns`; None if neither side says where it ran."""
+def environments_line(
+    golden: Baseline, observed: Baseline, labels: tuple[str, str], columns: int, *, advise: bool = True
+) -> str | None:
+    """Return what the environments have to do with each other, in `columns`; None if neither side says where it ran.
+
+    With `advise` it adds where to look for the cause of a difference.
+    """
     if not golden.environment and not observed.environment:
         return None
     for label, baseline in zip(labels, (golden, observed), strict=True):
         if not baseline.environment:
             return clip(f"environments: not comparable: {label} does not say where it ran", columns)
     found = comparable(golden.environment, observed.environment)
-    advice = ", so look at model or sampler first" if found else ""
+    advice = ", so look at model or sampler first" if found and advise else ""
     return clip(f"environments: {found}{advice}", columns)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from difftrace.core.classes import CANNOT_TELL
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.comparison import Divergence, compare
 from difftrace.core.environments import comparable
@@ -78,7 +79,7 @@ def difference_lines(found: Difference, paths: tuple[str, str]) -> list[str]:
         found.golden,
         found.observed,
         found.divergence,
-        subject=f"{'CANNOT TELL' if name is None else name}: the runs differ",
+        subject=f"{name or CANNOT_TELL}: the runs differ",
         where=where,
         reasons=reason_lines(found.classification),
         advice=(),
@@ -96,7 +97,7 @@ def _same(found: Difference, where: list[str]) -> Iterator[str]:
         yield ""
         yield "what else differs (golden → observed):"
         yield from (f"  {line}" for line in others)
-    environments = environments_line(found.golden, found.observed, GOLDEN_OBSERVED, LINE)
+    environments = environments_line(found.golden, found.observed, GOLDEN_OBSERVED, LINE, advise=False)
     if environments is not None:
         yield environments
 

@@ -23,8 +23,8 @@ _ROOM_FOR_NOTE: Final = 200
 def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = None) -> str:
     """Return counts, a table of the failed checks, and for each its text with the canvas, folded.
 
-    At most `limit` bytes of UTF-8; what does not fit is left out, with a note. `advice` is a command to accept the new
-    runs.
+    At most `limit` bytes of UTF-8; what does not fit is left out, with a note, and where that does not fit either,
+    there is no text. `advice` is a command to accept the new runs.
     """
     bad = [check for check in report.checks if not check.good and check.status != "skipped"]
     parts = _Parts(max(limit - _ROOM_FOR_NOTE, 0))
@@ -37,7 +37,9 @@ def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = Non
             shown = shown and parts.add(f"\nTo accept the new runs where they are right:\n\n{fenced(advice)}\n")
         left = sum(not parts.add(_details(check)) for check in bad if check.text) if shown else len(bad)
         if left:
-            return f"{parts.text}\n{left} more failed checks are left out here; the report file has them.\n"[:limit]
+            told = f"{parts.text}\n{left} more failed checks are left out here; the report file has them.\n"
+            # Cut, it could end within a character or an element: where not even this fits, nothing is said.
+            return told if len(told.encode()) <= limit else ""
     return parts.text
 
 

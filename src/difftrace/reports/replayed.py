@@ -8,7 +8,6 @@ from typing import Any, Final
 from difftrace.core.errors import ReplayError
 from difftrace.core.recording import Baseline
 from difftrace.core.replay import replay
-from difftrace.core.text import printable
 from difftrace.core.trajectory import Ints, Trajectory
 from difftrace.reports.canvas import MASK, mask_token
 
@@ -17,15 +16,15 @@ VERSION: Final = "0.1"
 
 
 def canvas_text(baseline: Baseline, sequence: int, canvas: Ints) -> str:
-    """Return a canvas [L] as one printable line: the pieces of its tokens without the left padding.
+    """Return a canvas [L] as text: the pieces of its tokens without the left padding.
 
-    Masks are blocks; a token without a piece is its number in angle brackets.
+    Masks are blocks; a token without a piece is its number in angle brackets. It is as the tokens have it, so that it
+    goes through `printable` before a terminal.
     """
     trajectory = baseline.sequences[sequence].trajectory
     mask = mask_token(baseline, trajectory)
     tokens = canvas[trajectory.padding :].tolist()
-    text = "".join(MASK if token == mask else baseline.pieces.get(token, f"⟨{token}⟩") for token in tokens)
-    return printable(text)
+    return "".join(MASK if token == mask else baseline.pieces.get(token, f"⟨{token}⟩") for token in tokens)
 
 
 def canvas_at(trajectory: Trajectory, sequence: int, step: int | None) -> tuple[int, Ints]:

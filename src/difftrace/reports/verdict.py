@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from difftrace.core.checked import ReportedMeasure, ReportedOutcome
-from difftrace.core.classes import Finding
+from difftrace.core.classes import CANNOT_TELL, Finding
 from difftrace.core.classification import Classification
 from difftrace.core.noise import Measured
 from difftrace.core.outcome import Outcome
@@ -57,7 +57,7 @@ def budget_lines(classification: Classification) -> list[str]:
 
 
 def _heading(classification: Classification) -> str:
-    name = classification.divergence_class or "CANNOT TELL"
+    name = classification.divergence_class or CANNOT_TELL
     kind = "" if classification.kind is None else f" ({classification.kind})"
     # Most runs have one sequence.
     where = f", sequence {classification.sequence}" if classification.sequence else ""
@@ -91,7 +91,7 @@ def _counted(count: int, what: str) -> str:
 
 def _others(others: tuple[Finding, ...]) -> Iterator[str]:
     for one in others[:_MOST_OTHERS]:
-        yield f"{one.sequence} {one.divergence_class or 'CANNOT TELL'} at step {one.step}"
+        yield f"{one.sequence} {one.divergence_class or CANNOT_TELL} at step {one.step}"
     if len(others) > _MOST_OTHERS:
         yield f"{len(others) - _MOST_OTHERS} more"
 

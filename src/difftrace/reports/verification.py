@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from difftrace.core.classes import CANNOT_TELL
 from difftrace.core.forced import ForcedVerdict, ScoredStep
 from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
@@ -51,7 +52,7 @@ def summary_line(statuses: Sequence[Status]) -> str:
 
 def _headline(path: str, result: Verified) -> list[str]:
     status = "passed" if result.judgement.passes else "FAILED"
-    found = result.classification.divergence_class or "CANNOT TELL"
+    found = result.classification.divergence_class or CANNOT_TELL
     sequence, step, position = result.where
     places = (("sequence", sequence or None), ("step", step), ("position", position))
     where = [f"{name} {value}" for name, value in places if value is not None]

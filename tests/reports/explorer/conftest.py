@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from difftrace.core.comparison import compare
 from difftrace.core.evidence import DIGEST_LANES, PROJECTIONS, REJECTED, Evidence
 from difftrace.core.recording import Baseline, ModelIdentity, SamplerIdentity, SequenceRecord, TestId
 from difftrace.core.trajectory import Trajectory
+from difftrace.reports.explorer import Entry, Parting, Verdict
+from difftrace.reports.failure import divergence_text
 
 MASK = 126336
 PROMPT = (11, 12, 13)
@@ -69,6 +74,63 @@ def _recording(
 @pytest.fixture(scope="session")
 def recording() -> Callable[..., Baseline]:
     return _recording
+
+
+@pytest.fixture(scope="session")
+def full(recording: Callable[..., Baseline]) -> Callable[[int], Entry]:
+    """Return a check of 512 steps and positions that parts early, with all that a report says of it."""
+
+    def make(seed: int) -> Entry:
+        sizes = {"length": 512, "steps": 512, "seed": seed}
+        prompt = _words(np.random.default_rng(seed).integers(0, WORDS, 200).tolist())
+        runs = [
+            recording(f"test_{seed}", prompt_text=prompt, environment=_environment(torch), parts_at=parts_at, **sizes)
+            for torch, parts_at in (("2.13.0", None), ("2.14.0", 3))
+        ]
+        golden, observed = (_with_text(run) for run in runs)
+        found = compare(golden.sequences[0].trajectory, observed.sequences[0].trajectory)
+        assert found is not None
+        text = divergence_text(golden, observed, found, subject="NUMERIC", where=["at x"], reasons=["why"], advice=())
+        return Entry(
+            test=f"test_{seed}",
+            status="failed",
+            outcome="diverged",
+            divergence_class="NUMERIC",
+            parting=Parting(found.kind, 0, found.step, found.position, "a", "b"),
+            verdict=Verdict("the computation differs", text=tuple(text.splitlines())),
+            golden=golden,
+            observed=observed,
+        )
+
+    return make
+
+
+def _with_text(run: Baseline) -> Baseline:
+    """Return a run whose text is that of its tokens, as it is of a real one."""
+    (record,) = run.sequences
+    tokens = record.trajectory.final[record.trajectory.prompt.size :].tolist()
+    return replace(run, sequences=(replace(record, text="".join(run.pieces[token] for token in tokens)),))
+
+
+def _words(numbers: list[int]) -> str:
+    return " ".join(f"word{number}" for number in numbers)
+
+
+def _environment(torch: str) -> dict[str, Any]:
+    """Return as many fields as a fingerprint has, most of them switches."""
+    named = {
+        "torch": torch,
+        "torch_git": hashlib.sha1(torch.encode()).hexdigest(),
+        "canary": f"sha256:{hashlib.sha256(torch.encode()).hexdigest()}",
+        "device": "AMD Instinct MI300X",
+        "device_architecture": "gfx942:sramecc+:xnack-",
+        "driver": "6.10.5",
+        "hip": "6.4.43484",
+        "blas": "OpenBLAS 0.3.27",
+        "threads": 16,
+        "dtype": "bfloat16",
+    }
+    return {**named, **{f"switch_{index}": index % 2 == 0 for index in range(28)}}
 
 
 def _evidence(order: Any, tokens: Any, events: Any, steps: int, start: int, rng: np.random.Generator) -> Evidence:

@@ -8,9 +8,9 @@ The pack's header:
 - `verdict`: null, or the fields of `difftrace.reports.explorer.entry.Verdict` but the suspects
 - `environments`: one line on what the two have to do with each other, or null
 - `compared`: whether `fields` are of two sides
-- `fields`: what ran and where, `[name, golden, observed, mark]`: mark is "decides" for what makes environments not
-  comparable, "differs" or ""; a value is null where a side lacks the field, as every one does that is not there
-- `tokens`: `ids` and `pieces`, see `difftrace.reports.explorer.sides.Tokens`
+- `fields`: what ran and where, as indices of `[name, golden, observed, mark]` in the page's table: mark is "decides"
+  for what makes environments not comparable, "differs" or ""; a value is null where a side lacks the field, as every
+  one does that is not there
 - `sequences`: each with `start`, the first position that is shown, `divergence`, null or the fields of
   `difftrace.reports.explorer.entry.Parting`, and `sides`: golden and observed, see
   `difftrace.reports.explorer.sides.side`; a side that is not there is null
@@ -19,6 +19,7 @@ The pack's header:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from difftrace.core.comparison import compare
@@ -27,15 +28,35 @@ from difftrace.core.recording import Baseline
 from difftrace.reports.context import differing_fields, environments_line
 from difftrace.reports.explorer.entry import Entry, Parting
 from difftrace.reports.explorer.packing import Columns, inert
+from difftrace.reports.explorer.shared import Field, Shared
 from difftrace.reports.explorer.sides import Tokens, shown_from, side
 from difftrace.reports.failure import GOLDEN_OBSERVED
 
 # No line is cut here: the page wraps them.
 _UNCUT = 10_000
 
+_LEFT_OUT = (
+    "What it decided is left out to keep this page small; difftrace html shows its files on a page of their own."
+)
 
-def check_document(entry: Entry) -> dict[str, Any]:
-    """Return what the page holds of `entry`."""
+
+@dataclass(frozen=True)
+class Packed:
+    """What the page holds of a check.
+
+    Attributes:
+        summary: the fields of the summary but the pack.
+        pack: the pack.
+        brief: the pack without sequences, which says so, for a page that has no room for them.
+    """
+
+    summary: dict[str, Any]
+    pack: str
+    brief: str
+
+
+def packed(entry: Entry, shared: Shared) -> Packed:
+    """Return what the page holds of `entry`; what it has in common with other checks is added to `shared`."""
     parting = entry.parting
     summary = {
         "test": entry.test,
@@ -48,20 +69,20 @@ def check_document(entry: Entry) -> dict[str, Any]:
     }
     columns = Columns()
     baselines = (entry.golden, entry.observed)
-    tokens = Tokens({**_pieces(entry.observed), **_pieces(entry.golden)})
+    tokens = Tokens({**_pieces(entry.observed), **_pieces(entry.golden)}, shared)
     sequences = [_sequence(entry, index, tokens, columns) for index in range(max(map(_sequences, baselines)))]
     fields = list(_fields(entry))
-    header = {
+    header: dict[str, Any] = {
         "facts": entry.facts,
         "problems": entry.problems,
         "verdict": _verdict(entry),
         "environments": _environments(*baselines),
         "compared": None not in baselines or any(mark for *_, mark in fields),
-        "fields": fields,
-        "tokens": tokens.header(),
+        "fields": [shared.field(field) for field in fields],
         "sequences": sequences,
     }
-    return {**inert(summary), "pack": columns.pack(header)}
+    brief = {**header, "problems": [*entry.problems, _LEFT_OUT], "sequences": []} if sequences else header
+    return Packed(inert(summary), columns.pack(header), Columns().pack(brief))
 
 
 def _verdict(entry: Entry) -> dict[str, Any] | None:
@@ -76,11 +97,10 @@ def _environments(golden: Baseline | None, observed: Baseline | None) -> str | N
     return environments_line(golden, observed, GOLDEN_OBSERVED, _UNCUT)
 
 
-def _fields(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
+def _fields(entry: Entry) -> Iterator[Field]:
     """Yield what differs, the best suspects first, then all the rest."""
-    differing = {name: row for name, *row in _differing(entry)}
-    for name, row in differing.items():
-        yield name, row[0], row[1], row[2]
+    differing = {field[0]: field for field in _differing(entry)}
+    yield from differing.values()
     sides = [_described(baseline) for baseline in (entry.golden, entry.observed)]
     for name in {**sides[0], **sides[1]}:
         if name not in differing:
@@ -88,7 +108,7 @@ def _fields(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
             yield name, golden, observed, ""
 
 
-def _differing(entry: Entry) -> Iterator[tuple[str, Any, Any, str]]:
+def _differing(entry: Entry) -> Iterator[Field]:
     golden, observed = entry.golden, entry.observed
     if golden is not None and observed is not None:
         deciding = comparable(golden.environment, observed.environment).deciding

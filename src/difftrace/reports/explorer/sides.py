@@ -1,15 +1,16 @@
 """One run of one sequence as columns: what each step committed, how sure it was, what it passed over.
 
 Positions count from the first that is shown, which is the first of the canvas that is no padding and no prompt; tokens
-are indices into the check's own table, `Tokens`. Columns of a side, E its events and T its steps:
+are indices into the page's table, `difftrace.reports.explorer.shared.Shared`. Columns of a side, E its events and T its
+steps:
 
 - `initial` [L]: the first canvas
 - `counts` [T]: events of each step
 - `positions`, `tokens` [E]: the events
 - `confidences`, `margins` [E]: log-confidence; score of the best token above that of the second best
 - `runners` [E]: the second best token
-- `passed`, `passed_tokens`, `passed_confidences` [T]: the best rejected candidate, its position plus 1, 0 where there
-  is none
+- `passed`, `passed_tokens`, `passed_confidences` [T]: the best rejected candidate; where there is none, its position is
+  L. Often it is the next to be committed, so that in the same bytes as `positions` it takes next to no room
 
 The last three lines are only there where evidence was recorded.
 """
@@ -27,30 +28,27 @@ from difftrace.core.recording import Baseline, SequenceRecord
 from difftrace.core.trajectory import Trajectory
 from difftrace.reports.canvas import mask_token
 from difftrace.reports.explorer.packing import Columns
+from difftrace.reports.explorer.shared import Shared
 
 Array = npt.NDArray[Any]
 
 
 class Tokens:
-    """The tokens of a check, each once: ids and texts."""
+    """The tokens of a check, by their index in the page's table."""
 
-    def __init__(self, pieces: Mapping[int, str]) -> None:
+    def __init__(self, pieces: Mapping[int, str], shared: Shared) -> None:
         self._pieces = pieces
-        self._indices: dict[int, int] = {}
+        self._shared = shared
 
     def indices(self, tokens: Array) -> Array:
         """Return the index of each of `tokens`; those that are -1, no token, become 0."""
         unique, inverse = np.unique(np.where(tokens < 0, tokens.max(initial=0), tokens), return_inverse=True)
-        known = [self._indices.setdefault(int(token), len(self._indices)) for token in unique]
+        known = [self._shared.token(token, self._pieces.get(token)) for token in unique.tolist()]
         return np.where(tokens < 0, 0, np.array(known, dtype=np.int64)[inverse.reshape(tokens.shape)])
 
     def index(self, token: int | None) -> int | None:
         """Return the index of one token, None of none."""
         return None if token is None else int(self.indices(np.array([token]))[0])
-
-    def header(self) -> dict[str, list[Any]]:
-        """Return ids and texts; a text is None where it is not known."""
-        return {"ids": list(self._indices), "pieces": [self._pieces.get(token) for token in self._indices]}
 
 
 def shown_from(trajectories: Iterable[Trajectory]) -> int:
@@ -68,7 +66,7 @@ def side(
         record: its sequence.
         start: the first position that is shown.
         parting: the step of which exact values are wanted.
-        tokens: the check's table.
+        tokens: those of the check.
         columns: the check's columns.
     """
     trajectory, evidence = record.trajectory, record.evidence
@@ -80,7 +78,7 @@ def side(
     ]
     exact: dict[str, Any] | None = None
     if evidence is not None:
-        named += _evidence(evidence, start, tokens, columns)
+        named += _evidence(evidence, start, trajectory.length, tokens, columns)
         exact = None if parting is None or parting >= trajectory.num_steps else _exact(trajectory, evidence, parting)
     return {
         "steps": trajectory.num_steps,
@@ -102,13 +100,13 @@ def margins(evidence: Evidence) -> Array:
     return difference
 
 
-def _evidence(evidence: Evidence, start: int, tokens: Tokens, columns: Columns) -> list[list[Any]]:
+def _evidence(evidence: Evidence, start: int, end: int, tokens: Tokens, columns: Columns) -> list[list[Any]]:
     best = evidence.rejected_positions[:, 0]
     return [
         columns.floats("confidences", evidence.confidences),
         columns.floats("margins", margins(evidence)),
         columns.integers("runners", tokens.indices(evidence.runner_up_tokens)),
-        columns.integers("passed", np.where(best < start, 0, best - start + 1)),
+        columns.integers("passed", np.where(best < start, end, best) - start),
         columns.integers("passed_tokens", tokens.indices(evidence.rejected_tokens[:, 0])),
         columns.floats("passed_confidences", evidence.rejected_confidences[:, 0]),
     ]

@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const app = document.getElementById("app");
 const packs = new Map();
+const shared = inflate(data.shared);
 const state = { index: -1, details: null, sequence: 0, step: 0, view: null, timer: null };
 const settings = { colouring: "confidence", colour: recolour, play };
 const list = checkList(data.checks, chosen);
@@ -58,7 +59,7 @@ async function select(index) {
   state.index = index;
   if (data.checks.length > 1) list.mark(index);
   const check = data.checks[index];
-  if (!packs.has(index)) packs.set(index, unpack(check.pack));
+  if (!packs.has(index)) packs.set(index, unpack(check.pack, shared));
   let details;
   try {
     details = await packs.get(index);

@@ -1,4 +1,4 @@
-// Unpacking a check: packing.py, details.py and sides.py of difftrace.reports.explorer say what is in a pack.
+// Unpacking a check: packing.py, shared.py, details.py and sides.py of difftrace.reports.explorer say what is in a pack.
 
 const widths = { u1: 1, u2: 2, u4: 4, bf: 2 };
 
@@ -10,12 +10,20 @@ function read(type, bytes, count) {
   return lift ? new Float32Array(numbers.buffer) : numbers;
 }
 
-async function unpack(pack) {
+// The header of a pack, and the bytes of its columns.
+async function inflate(pack) {
   const packed = Uint8Array.from(atob(pack), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const data = new Uint8Array(await new Response(stream).arrayBuffer());
-  let offset = 4 + new DataView(data.buffer).getUint32(0, true);
-  const check = JSON.parse(new TextDecoder().decode(data.subarray(4, offset)));
+  const end = 4 + new DataView(data.buffer).getUint32(0, true);
+  return [JSON.parse(new TextDecoder().decode(data.subarray(4, end))), data.subarray(end)];
+}
+
+// `shared` has what the checks of the page have in common.
+async function unpack(pack, shared) {
+  const [[{ tokens, fields }], [check, data]] = await Promise.all([shared, inflate(pack)]);
+  Object.assign(check, { tokens, fields: check.fields.map((index) => fields[index]) });
+  let offset = 0;
   const column = ([name, type, count]) => {
     const end = offset + count * widths[type];
     const values = read(type, data.subarray(offset, end), count);
@@ -40,6 +48,8 @@ class Side {
     this.counts.forEach((count, step) => (this.firsts[step + 1] = this.firsts[step] + count));
     this.stepOf = new Uint32Array(this.positions.length);
     for (let step = 0; step < this.steps; step++) this.stepOf.fill(step, this.firsts[step], this.firsts[step + 1]);
+    // 0 where there is none, else the position plus 1.
+    if (this.evidence) this.passed = this.passed.map((position) => (position === this.width ? 0 : position + 1));
     if (this.exact) this.applyExact(this.exact);
   }
 
