@@ -16,7 +16,7 @@ from pytest_difftrace.github.inputs import Inputs, parse
 from pytest_difftrace.github.outcome import Outcome, exit_status, first_divergence, judge
 from pytest_difftrace.github.prefetch import model_folder, weight_bytes
 from pytest_difftrace.github.recorded import copy_recorded
-from pytest_difftrace.github.results_folder import links_below, results_folder
+from pytest_difftrace.github.results_folder import links_of, results_folder
 from pytest_difftrace.github.torch_build import examine
 
 
@@ -45,10 +45,10 @@ def verify_or_record(environment: Mapping[str, str], python: str) -> int:
 
 
 def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, status: int) -> int:
-    links = links_below(results)
+    links = links_of(workspace, results)
     if links:
         # They would be followed by what reads and uploads the folder.
-        raise ActionError(f"the tests left symbolic links in {inputs.results_dir}: {', '.join(links[:3])}")
+        raise ActionError(f"the tests left symbolic links: {', '.join(map(printable, links[:3]))}")
     files = _report(results)
     found = judge(status, None if files is None else files.report)
     if files is not None and inputs.mode == "record" and found.result != "error":
