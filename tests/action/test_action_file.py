@@ -132,6 +132,20 @@ def test_the_job_that_may_write_runs_no_test():
             assert step["working-directory"] == "${{ runner.temp }}"
 
 
+def test_the_pull_request_has_the_baselines_of_every_folder_and_nothing_else(tmp_path):
+    steps_of_job = document(ROOT / "examples/workflows/rerecord.yml")["jobs"]["propose"]["steps"]
+    [paths] = [step["with"]["add-paths"] for step in steps_of_job if "add-paths" in step.get("with", {})]
+    wanted = [f"{folder}__difftrace__/test_x/a.{end}" for folder in ("", "a/", "a/b c/") for end in ("json", "logits")]
+    for name in (*wanted, "test_x.py", "a/b.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "core.quotePath=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "--", paths], check=True)  # as the action does for each of its paths
+    staged = subprocess.run([*git, "ls-files"], check=True, capture_output=True, text=True).stdout
+    assert sorted(staged.splitlines()) == sorted(wanted)
+
+
 def tool(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:
