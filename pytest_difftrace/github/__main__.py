@@ -1,7 +1,8 @@
 """`python -m pytest_difftrace.github`: what `action.yml` runs.
 
 Without an argument: check the inputs, install, and go on as `run` in the interpreter that has the plugin. `promote
-RESULTS` puts baselines that another job recorded in their places and prints what they change, as Markdown.
+RESULTS` puts baselines that another job recorded in their places below the checkout and prints what they change, as
+Markdown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import parse
 
 _COULD_NOT_RUN: Final = 2
-_USAGE: Final = "usage: python -m pytest_difftrace.github [run | promote RESULTS [--rootdir DIR]]"
+_USAGE: Final = "usage: python -m pytest_difftrace.github [run | promote RESULTS [--rootdir CHECKOUT]]"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -19,26 +19,36 @@ from difftrace.core.file_format import read_file
 from difftrace.core.inside import inside
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.report_files import find_rootdir, open_report
+from difftrace.core.side_logits import open_beside, remove_beside
 from difftrace.core.test_id import TestId
 from difftrace.reports.acceptance import change, class_title
 from difftrace.reports.context import other_differences
 from difftrace.reports.markdown import code, fenced
-from pytest_difftrace.github.recorded import RECORDED, written
+from pytest_difftrace.github.recorded import RECORDED, hand_on_logits, recorded_in, written
 
 _MOST_CHANGES = 20
 
 
-def promoted(results: Path, rootdir: Path | None) -> list[Proposal]:
-    """Put the baselines in `results`, a recording's results folder, in their places below the root folder.
+def promoted(results: Path, checkout: Path | None) -> list[Proposal]:
+    """Put the baselines in `results`, a recording's results folder, in their places below `checkout`.
+
+    Without `checkout` that is the folder that the results lie in, where the tests are there, else the current one.
 
     Raises:
         DiffTraceError: one of them is not what the recording's report says, or its place is not; nothing was written.
     """
     files = open_report(results)
     checks = written(files.report)
-    root = find_rootdir(files, rootdir, [check.module for check in checks])
+    named = recorded_in(results)
+    given = checkout if named is None else inside(checkout or Path(), named)
+    root = find_rootdir(files, given, [check.module for check in checks])
     proposals = [_proposal(check, results, root, _platform(files.report.environments, check)) for check in checks]
+    for one in proposals:  # before the baselines that refer to them
+        hand_on_logits(one.received, _handed_on(results, one.check), one.target)
     promote(proposals)
+    for one in proposals:
+        if one.received.logits is None and one.current is not None and one.current.logits is not None:
+            remove_beside(one.target)
     return proposals
 
 
@@ -61,13 +71,20 @@ def _proposal(check: Checked, results: Path, root: Path, platform: str) -> Propo
     }
     if check.target not in places:
         raise ReportError(f"{check.target} is not where the baseline of {check.title} lies")
-    data, source = read_file(inside(results, f"{RECORDED}/{check.target}"), MAX_BASELINE_BYTES)
+    path = _handed_on(results, check)
+    data, source = read_file(path, MAX_BASELINE_BYTES)
     recorded = parse(data, source)
     if recorded.test != test:
         raise ReportError(f"{source} belongs to another test than {check.title}")
+    if recorded.logits is not None:
+        open_beside(path, recorded.logits)
     target = inside(root, check.target)
     _check_unchanged(check, target)
     return Proposal(check, target, data, recorded, _current(target))
+
+
+def _handed_on(results: Path, check: Checked) -> Path:
+    return inside(results, f"{RECORDED}/{check.target}")
 
 
 def _check_unchanged(check: Checked, target: Path) -> None:

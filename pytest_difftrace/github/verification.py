@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.report_files import ReportFiles, open_report
 from difftrace.core.text import printable
 from difftrace.reports.markdown import code
@@ -52,7 +53,10 @@ def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, r
     files = _report(results)
     found = judge(status, None if files is None else files.report)
     if files is not None and inputs.mode == "record" and found.result != "error":
-        copy_recorded(files, results)
+        try:
+            copy_recorded(files, results, workspace)
+        except DiffTraceError as error:
+            found = replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
     runner.set_outputs(environment, outputs(found, inputs, workspace, results))
     if found.problem is not None:
         runner.annotate("error", [found.problem])

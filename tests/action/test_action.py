@@ -61,6 +61,18 @@ def test_recorded_runs_verify_in_the_next_step_and_are_uploaded(repository, run_
     assert job.annotations == ()
 
 
+def test_tests_with_a_root_folder_of_their_own_are_recorded_and_handed_on(repository, run_job):
+    write(repository, "def test_a(difftrace): difftrace.check(traj(3, 4))\n", "sub/test_x.py")
+    (repository / "pytest.ini").rename(repository / "sub/pytest.ini")
+    job = run_job({"record": {"mode": "record", "paths": "sub"}})
+    record = job.steps["record"]
+    assert (record.outcome, record.outputs["result"], record.outputs["passed"]) == ("success", "pass", "1"), job.log
+    recorded = job.uploads / "difftrace-results/recorded"
+    assert (recorded / "rootdir.txt").read_text(encoding="utf-8") == "sub\n"
+    baseline = job.workspace / "sub/__difftrace__/test_x/test_a.json"
+    assert (recorded / "__difftrace__/test_x/test_a.json").read_bytes() == baseline.read_bytes()
+
+
 def test_a_divergence_fails_the_step_and_is_told_everywhere(repository, run_job):
     write(repository, CHANGES)
     job = run_job({"record": {"mode": "record", "upload-artifact": "false"}, "verify": {}}, tolerated=True)
