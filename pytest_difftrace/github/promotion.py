@@ -23,7 +23,7 @@ from difftrace.core.side_logits import open_beside, remove_beside
 from difftrace.core.test_id import TestId
 from difftrace.reports.acceptance import change, class_title
 from difftrace.reports.context import other_differences
-from difftrace.reports.markdown import code, fenced
+from difftrace.reports.markdown_text import code, fenced
 from pytest_difftrace.github.recorded import RECORDED, hand_on_logits, recorded_in, written
 
 _MOST_CHANGES = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.report_files import ReportFiles, open_report
 from difftrace.core.text import printable
-from difftrace.reports.markdown import code
+from difftrace.reports.markdown_text import code
 from pytest_difftrace.github import preflight, pytest_run, runner
 from pytest_difftrace.github.child_environment import for_pytest, plain, profile_of
 from pytest_difftrace.github.errors import ActionError
