@@ -196,6 +196,9 @@ def test_a(difftrace):
     assert not {"HF_TOKEN", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT"} & set(os.environ)
     assert not [name for name in os.environ if name.startswith("DIFFTRACE_INPUT_")]
     assert os.environ["PYTHONPATH"] == os.environ["EXPECTED_PYTHONPATH"]
+    # Nor does the process that started this one show it.
+    parent = Path(f"/proc/{os.getppid()}/environ")
+    assert not parent.exists() or b"hf_secret_of_the_job" not in parent.read_bytes()
     difftrace.check(traj(3))
 """,
     )
