@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 from pytest_difftrace.github.errors import NOT_INSTALLED, ActionError
 from pytest_difftrace.github.inputs import Inputs
@@ -57,6 +58,19 @@ def command(python: str, inputs: Inputs, results: Path, known: str) -> list[str]
         if value:
             words.append(f"--difftrace-{name}={value}")
     return [*words, *inputs.pytest_args, *inputs.paths]
+
+
+def failed_tests(junit: Path) -> list[str]:
+    """Return the tests that failed, in or around their call, by the JUnit file; none where it cannot be read."""
+    try:
+        cases = ElementTree.parse(junit).iter("testcase")  # noqa: S314 - who writes it runs code here anyway
+    except (OSError, ElementTree.ParseError):
+        return []
+    return [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
 
 
 def run(words: Sequence[str], environment: Mapping[str, str], workspace: Path) -> int:

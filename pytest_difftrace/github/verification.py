@@ -51,7 +51,7 @@ def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, r
         # They would be followed by what reads and uploads the folder.
         raise ActionError(f"the tests left symbolic links: {', '.join(map(printable, links[:3]))}")
     files = _report(results)
-    found = judge(status, None if files is None else files.report)
+    found = judge(status, None if files is None else files.report, pytest_run.failed_tests(results / pytest_run.JUNIT))
     if files is not None and inputs.mode == "record" and found.result != "error":
         try:
             copy_recorded(files, results, workspace)

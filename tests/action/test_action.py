@@ -119,6 +119,7 @@ def test_missing_baselines_and_broken_tests_are_results_of_their_own(repository,
             "missing": {"paths": "a b/test_missing.py\n", "artifact-name": "missing", "results-dir": "out/put put"},
             "broken": {"paths": "test_broken.py", "upload-artifact": "false"},
             "absent": {"paths": "test_absent.py", "upload-artifact": "false"},
+            "before": {"paths": "test_broken.py::test_c", "upload-artifact": "false"},
         }
     )
     missing, broken, absent = (job.steps[name] for name in ("missing", "broken", "absent"))
@@ -128,7 +129,8 @@ def test_missing_baselines_and_broken_tests_are_results_of_their_own(repository,
     assert load(received).test is not None
     assert (broken.outputs["result"], absent.outputs["result"]) == ("error", "error")
     told = [one["text"] for one in job.annotations]
-    assert any("1 test failed although no check did, such as test_broken.py::test_c" in text for text in told)
+    assert any("the test test_broken.py::test_c failed although no check did" in text for text in told)
+    assert any("no check ran: the test test_broken::test_c failed before one" in text for text in told)
     assert any("pytest refused its command line or settings" in text for text in told)
 
 

@@ -89,6 +89,13 @@ def test_the_result_is_the_worst_that_happened(status, seen, result):
     assert (found.problem is None) == (result != "error")
 
 
+def test_tests_that_failed_before_their_checks_are_named():
+    found = judge(1, None, ["test_x::test_b", "test_x::test_a"])
+    assert found.problem is not None
+    assert "2 tests, such as test_x::test_a, failed before one" in found.problem
+    assert "inputs paths" not in found.problem
+
+
 def test_checks_are_counted_and_the_first_divergence_is_one_line_of_json():
     found = judge(1, report("verified", "diverged", "allowed", "diverged"))
     assert (found.passed, found.diverged, found.platform_key) == (2, 2, "rocm-gfx942")
