@@ -95,8 +95,9 @@ def test_annotations_are_at_the_check_and_one_line_each() -> None:
     )
 
 
-def test_at_most_nine_annotations_and_one_that_counts_the_others() -> None:
+def test_at_most_eight_annotations_and_one_that_counts_the_others_leave_one_of_ten_to_the_action() -> None:
     lines = annotation_lines([check(f"test_{index}") for index in range(12)], str)
-    assert len(lines) == 10
-    assert lines[-1] == "::error title=DiffTrace::3 more checks failed"
-    assert len(annotation_lines([check(f"test_{index}") for index in range(9)], str)) == 9
+    assert len(lines) == 9
+    assert lines[-1] == "::error title=DiffTrace::4 more checks failed"
+    assert len(annotation_lines([check(f"test_{index}") for index in range(8)], str)) == 8
+    assert annotation_lines([check(f"test_{index}") for index in range(9)], str)[-1].endswith("1 more check failed")
