@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+import difftrace
 from pytest_difftrace.github.inputs import PREFIX, Inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +91,12 @@ def test_every_third_party_action_is_pinned_by_commit_with_its_version_beside_it
         if used and not used[1].startswith("./"):
             assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", used[1]), line
             assert re.fullmatch(r" # (v\d+\.\d+\.\d+|put the commit .*)", used[2]), line
+
+
+def test_an_example_installs_the_version_that_it_is_part_of(any_file):
+    for script in (step.get("run", "") for step in steps(any_file)):
+        for requirement in re.findall(r"pip install.*\b(pytest-difftrace\S*)", script):
+            assert requirement == f"pytest-difftrace=={difftrace.__version__}"
 
 
 def test_one_action_has_one_pin_everywhere():
