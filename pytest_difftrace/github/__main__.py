@@ -66,7 +66,8 @@ def _promote(arguments: Sequence[str]) -> int:
     if len(arguments) not in (1, 3) or (len(arguments) == 3 and arguments[1] != "--rootdir"):
         print(_USAGE, file=sys.stderr)
         return _COULD_NOT_RUN
-    from pytest_difftrace.github.promotion import promoted, pull_request_body
+    from pytest_difftrace.github.promotion import promoted
+    from pytest_difftrace.github.pull_request import pull_request_body
 
     try:
         proposals = promoted(Path(arguments[0]), Path(arguments[2]) if len(arguments) == 3 else None)

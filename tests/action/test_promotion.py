@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from difftrace.core.errors import DiffTraceError
 from difftrace.core.report_files import open_report
 from difftrace.core.side_logits import open_beside
 from pytest_difftrace.github.__main__ import main
-from pytest_difftrace.github.promotion import promoted, pull_request_body
+from pytest_difftrace.github.promotion import promoted
+from pytest_difftrace.github.pull_request import LIMIT, pull_request_body
 from pytest_difftrace.github.recorded import copy_recorded
 
 SUITE = """
@@ -145,6 +147,18 @@ def test_new_baselines_are_put_where_there_were_none(two_recordings, checkout):
     assert load(checkout / BASELINE).test is not None
     assert pull_request_body(proposals).count("| new | –") == 2
     assert pull_request_body([]) == ""
+
+
+def test_the_text_keeps_to_what_a_pull_request_takes(checkout, downloaded):
+    [one] = promoted(downloaded, checkout)
+    body = pull_request_body([one] * 400)
+    assert LIMIT // 2 < len(body) <= LIMIT
+    rows = body.count("\n| <code>")
+    assert f"…and {400 - rows} more baselines." in body
+    assert "…and 380 more changed baselines without details here." in body
+    wordy = replace(one, check=replace(one.check, reason="because " * 2000))
+    assert len(pull_request_body([wordy] * 20)) <= LIMIT
+    assert "…and 17 more changed baselines" in pull_request_body([wordy] * 20)
 
 
 def escape_from_root(checkout: Path, downloaded: Path) -> None:
