@@ -98,10 +98,11 @@ def test_a_divergence_fails_the_step_and_is_told_everywhere(repository, run_job)
 
 
 def test_a_divergence_may_be_let_pass_and_fails_the_job_otherwise(repository, run_job):
-    write(repository, CHANGES)
+    write(repository, f"{CHANGES}\ndef test_b(difftrace): difftrace.check(traj(3))\n")
     off = {"summary": "false", "upload-artifact": "false"}
+    advisory = {"fail-on-divergence": "false", "pytest-args": "-x", **off}
     job = run_job(
-        {"record": {"mode": "record", **off}, "advisory": {"fail-on-divergence": "false", **off}, "strict": off},
+        {"record": {"mode": "record", **off}, "advisory": advisory, "strict": off},
         tolerated=False,
     )
     assert not job.succeeded
