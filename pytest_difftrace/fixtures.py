@@ -10,7 +10,7 @@ import pytest
 from pytest_difftrace import foreign, strategies
 from pytest_difftrace.marker import ModelRequest, requested_model
 from pytest_difftrace.session import LOADED, SESSION, Session, notes
-from pytest_difftrace.workers import device_of_worker, worker_index
+from pytest_difftrace.workers import default_device, device_of_worker, worker_index
 
 if TYPE_CHECKING:
     from difftrace.models import LoadedModel
@@ -32,9 +32,10 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner | DeferredRunner:
     """Run a LLaDA model under enforced determinism: `llada.generate(prompt, gen_length=16, steps=16)`.
 
     The model is the one of `@pytest.mark.difftrace(model=…, revision=…, dtype=…, device=…)`, of `--difftrace-model`
-    or the ini file, else the reference model that comes with the package. It is loaded once a session. Under
-    `--difftrace-strategy=forced` or `sampled` a run is denoised when something is asked of it that its check did not
-    settle.
+    or the ini file, else the reference model that comes with the package. That one runs on the CPU unless the marker
+    names a device or `--difftrace-profile` a profile of one; others run on the accelerator where there is one. A model
+    is loaded once a session. Under `--difftrace-strategy=forced` or `sampled` a run is denoised when something is asked
+    of it that its check did not settle.
     """
     _refuse_foreign_package()
     if find_spec("torch") is None:
@@ -67,8 +68,8 @@ def _loaded(asked: ModelRequest, session: Session, worker: int | None) -> Loaded
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     kind = accelerator.type if accelerator is not None else None
-    default = "cpu" if asked.model is None else "auto"
-    device = device_of_worker(asked.device or default, worker, kind, torch.accelerator.device_count())
+    asked_device = asked.device or default_device(asked.model, session.settings.profile)
+    device = device_of_worker(asked_device, worker, kind, torch.accelerator.device_count())
     if device == "auto":
         device = kind or "cpu"
     model = asked.model or str(reference_model_path())

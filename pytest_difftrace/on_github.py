@@ -21,6 +21,12 @@ def applies() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
+def project_of(root: Path) -> Path:
+    """Return the runner's workspace where it has pytest's root folder in it, else that folder."""
+    workspace = os.environ.get("GITHUB_WORKSPACE") if applies() else None
+    return Path(workspace) if workspace and root.is_relative_to(workspace) else root
+
+
 class OnGitHub:
     """The hooks, of the process that writes the report."""
 

@@ -15,6 +15,16 @@ def worker_index(config: pytest.Config) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
+def default_device(model: str | None, profile: str | None) -> str:
+    """Return "cpu" or "auto" for a test that names no device.
+
+    The embedded model is for the CPU, unless the profile that was asked for is one of other devices.
+    """
+    from difftrace.determinism.profiles import CPU, PORTABLE
+
+    return "cpu" if model is None and profile in (None, CPU, PORTABLE) else "auto"
+
+
 def device_of_worker(asked: str, worker: int | None, kind: str | None, count: int) -> str:
     """Return the device that worker number `worker` uses of `count` accelerators of type `kind` ("cuda").
 

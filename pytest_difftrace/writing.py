@@ -20,6 +20,7 @@ import pytest
 from pytest_difftrace import ranks
 from pytest_difftrace.later import Later
 from pytest_difftrace.manifest import Manifest, covers, filtered_by, narrowed_by, plain_of_worker, relation
+from pytest_difftrace.on_github import project_of
 from pytest_difftrace.pace import Pace
 from pytest_difftrace.results import REPORT, forget_received, prepared
 from pytest_difftrace.rooted import clean
@@ -225,7 +226,7 @@ class Writing:
         results = self._results
         return Report(
             incomplete_because=because,
-            rootdir=relation(path.parent, root, root),
+            rootdir=relation(path.parent, root, project_of(root)),
             results=None if results is None else relation(path.parent, results, root),
             runs=(
                 RunSettings(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
+
+VISIBLE: Final = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+"""What chooses among the devices, each among those that the one before left; the last two are two names of one."""
 
 _NODES: Final = "sys/class/kfd/kfd/topology/nodes"
 _PROCESSES: Final = "sys/class/kfd/kfd/proc"
@@ -71,14 +75,21 @@ def devices(root: Path) -> list[Device]:
 
 
 def chosen(found: list[Device], environment: Mapping[str, str]) -> list[Device]:
-    """Return those of `found` that HIP will show, as far as the environment's indices say; names are left to HIP."""
-    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+    """Return those of `found` that HIP will show, as far as the environment's indices say; names are left to HIP.
+
+    The first index of a device that is not there, such as -1, ends the list.
+    """
+    for name in VISIBLE:
         indices = environment.get(name, "").split(",")
-        if all(re.fullmatch(r"\s*\d+\s*", index) for index in indices):
-            found = [found[int(index)] for index in indices if int(index) < len(found)]
+        if all(re.fullmatch(r"\s*-?\d+\s*", index) for index in indices):
+            found = _picked(found, map(int, indices))
             if name == "HIP_VISIBLE_DEVICES":
                 break  # CUDA_VISIBLE_DEVICES is another name of it
     return found
+
+
+def _picked(found: list[Device], indices: Iterable[int]) -> list[Device]:
+    return [found[index] for index in takewhile(lambda index: 0 <= index < len(found), indices)]
 
 
 def openable(root: Path, file: str) -> bool:

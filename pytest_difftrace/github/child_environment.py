@@ -1,8 +1,14 @@
-"""The environment that pytest runs in: the profile's variables from the start, no network, no secrets, no say."""
+"""The environments of what the action starts: only the fetch of a model has a token, only pytest has the profile.
+
+The step's own environment, with its tokens, can be read in /proc for as long as its process lives, by whatever runs as
+the same user. So the process that runs code of the checkout is started with `for_run`, in place of the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Final
 
 from difftrace.core.errors import DeterminismError
@@ -17,12 +23,33 @@ ORIGINAL_PYTHONPATH: Final = "DIFFTRACE_PYTHONPATH"
 
 OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
-# Tests have no business with them.
-_WITHHELD: Final = frozenset(
-    {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"}
-    | {"GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STATE"}
-    | {"ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+_HUB_TOKENS: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+_OTHER_TOKENS: Final = frozenset(
+    {"GITHUB_TOKEN", "GH_TOKEN", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
 )
+_OUTPUT: Final = "GITHUB_OUTPUT"
+# What sets the environment of later steps, and what the runner hears of.
+_SAY: Final = frozenset({"GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE", _OUTPUT})
+
+
+def for_fetch(environment: Mapping[str, str], source: Path) -> dict[str, str]:
+    """Return the environment that a model is fetched in: with the hub's token, and without code of the checkout.
+
+    The job's PYTHONPATH may lead there; that of the fetch has nothing but `source`, the action's folder.
+    """
+    return {**_without(plain(environment), _OTHER_TOKENS | _SAY), "PYTHONPATH": _import_path(source)}
+
+
+def for_run(environment: Mapping[str, str], source: Path) -> dict[str, str]:
+    """Return the environment of the process that runs pytest: inputs and outputs of the action, and no tokens."""
+    own = environment.get(ORIGINAL_PYTHONPATH, "")
+    kept = _without(environment, _HUB_TOKENS | _OTHER_TOKENS | (_SAY - {_OUTPUT}))
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [_import_path(source), own]))}
+
+
+def without_tokens(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the job's environment without tokens and without a say in later steps."""
+    return _without(plain(environment), _HUB_TOKENS | _OTHER_TOKENS | _SAY)
 
 
 def plain(environment: Mapping[str, str]) -> dict[str, str]:
@@ -49,7 +76,7 @@ def for_pytest(environment: Mapping[str, str], profile: str, *, summary: bool) -
     Raises:
         ActionError: a variable of the job has a value that cannot be kept.
     """
-    wanted = {name: value for name, value in plain(environment).items() if name not in _WITHHELD} | OFFLINE
+    wanted = without_tokens(environment) | OFFLINE
     if not summary:
         wanted.pop("GITHUB_STEP_SUMMARY", None)
     wanted.setdefault("PYTHONHASHSEED", "0")
@@ -66,3 +93,11 @@ def for_pytest(environment: Mapping[str, str], profile: str, *, summary: bool) -
     if problems:
         raise ActionError(*problems)
     return wanted
+
+
+def _import_path(source: Path) -> str:
+    return os.pathsep.join([str(source), str(source / "src")])
+
+
+def _without(environment: Mapping[str, str], names: Set[str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in names}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from difftrace.core.errors import DiffTraceError
+
+NOT_INSTALLED: Final = (
+    "pytest has no DiffTrace ({}): set the input install to auto, or install pytest-difftrace for the input python"
+)
 
 
 class ActionError(DiffTraceError):

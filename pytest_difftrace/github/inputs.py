@@ -25,6 +25,7 @@ _PLATFORM_KEY: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LONGEST_PLATFORM_KEY: Final = 40
 # What upload-artifact refuses in a name.
 _NOT_IN_ARTIFACT_NAME: Final = re.compile(r'["<>|*?:\\/\x00-\x1f]')
+_RESULTS_OPTION: Final = "--difftrace-results"
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -150,10 +151,14 @@ class _Reader:
     def words(self, name: str) -> tuple[str, ...]:
         value = self._raw(name)
         try:
-            return tuple(shlex.split(value))
+            words = tuple(shlex.split(value))
         except ValueError as error:
             self._refuse(name, value, f"words quoted as for a shell ({error})")
             return ()
+        for word in words:
+            if word.partition("=")[0] == _RESULTS_OPTION:
+                self._refuse(name, word, f"arguments without {_RESULTS_OPTION}: give the input results-dir")
+        return words
 
     def model(self, name: str) -> str:
         value = self.line(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.torch_build import Interpreter, TorchBuild, examine
 
 _INHERITED: Final = "difftrace-inherited.pth"
+# Written last: without it the environment is one whose making was cut off.
+_COMPLETE: Final = "difftrace-complete"
 
 
 def installed(source: Path, scratch: Path, environment: Mapping[str, str]) -> str:
@@ -27,7 +30,9 @@ def installed(source: Path, scratch: Path, environment: Mapping[str, str]) -> st
     before = examine(sys.executable, environment)
     folder = scratch / f"difftrace-{hashlib.sha256(sys.executable.encode()).hexdigest()[:8]}"
     python = folder / "bin" / "python"
-    if not python.exists():
+    complete = folder / _COMPLETE
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
         _run(
             [sys.executable, "-m", "venv", "--system-site-packages", str(folder)],
             environment,
@@ -35,6 +40,7 @@ def installed(source: Path, scratch: Path, environment: Mapping[str, str]) -> st
             " pytest-difftrace yourself and set the input install to none",
         )
         _inherit(before, python, environment)
+        complete.touch()
     constraints = folder / "difftrace-constraints.txt"
     constraints.write_text(constraint(before.torch), encoding="utf-8")
     # Byte code is made of what is imported, when it is; of all of torch it takes half a minute.
@@ -73,7 +79,9 @@ def _inherit(parent: Interpreter, python: Path, environment: Mapping[str, str]) 
     """Let the new environment see the packages of `parent`; venv passes over those of a virtual environment."""
     if parent.in_venv:
         [site, *_] = examine(str(python), environment).sites
-        Path(site, _INHERITED).write_text("".join(f"{path}\n" for path in parent.sites), encoding="utf-8")
+        # Not the bare paths: those in which packages are installed in editable mode have path files of their own.
+        lines = [f"import site; site.addsitedir({path!r})\n" for path in parent.sites]
+        Path(site, _INHERITED).write_text("".join(lines), encoding="utf-8")
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], failure: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
@@ -20,6 +21,8 @@ _ENDINGS: Final = {
     4: "pytest refused its command line or settings",
     5: "no tests were collected: look at the inputs paths and pytest-args",
 }
+# What the report says where -x or --maxfail ended the run: the failures before that are what was asked for.
+_STOPPED: Final = re.compile(r"\d+ tests? did not run to the end \(stopping after \d+ failures?\)")
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ class Outcome:
     platform_key: str
 
 
-def judge(status: int, report: Report | None) -> Outcome:
-    """Return what the exit status of pytest and its report, None for none, come to."""
+def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Outcome:
+    """Return what the exit status of pytest and its report, None for none, come to.
+
+    `failed` names the tests that failed, which matters where there is no report because no check ran.
+    """
     checks = () if report is None else report.checks
     apart = [check for check in checks if check.status in _DIVERGED]
-    result, problem = _result(status, report, len(apart))
+    result, problem = _result(status, report, len(apart), failed)
     return Outcome(
         result,
         problem,
@@ -83,23 +89,21 @@ def exit_status(result: Result, *, fail_on_divergence: bool) -> int:
     return 0 if tolerated else 2 if result == "error" else 1
 
 
-def _result(status: int, report: Report | None, apart: int) -> tuple[Result, str | None]:
+def _result(status: int, report: Report | None, apart: int, failed: Sequence[str]) -> tuple[Result, str | None]:
     if status not in (_PASSED, _FAILED):
         return "error", _ENDINGS.get(status, f"pytest ended with status {status}")
     if report is None or not report.checks:
+        if failed:
+            return "error", f"no check ran: {_tests(set(failed))} failed before one; see the log"
         return "error", "no check ran, so nothing was verified or recorded: look at the inputs paths and pytest-args"
-    if not report.complete:
+    if not all(map(_STOPPED.fullmatch, report.incomplete_because)):
         return "error", f"the run is incomplete: {'; '.join(report.incomplete_because)}"
     bad = [check for check in report.checks if not check.good and check.status != "skipped"]
     others = [check for check in bad if check.status not in (*_DIVERGED, "without baseline")]
     if others:
         return "error", f"{len(others)} check{'s' if len(others) > 1 else ''} could not be made: {others[0].status}"
     if status == _FAILED and (unexplained := _failed_tests(report) - {check.nodeid for check in bad}):
-        count = len(unexplained)
-        return (
-            "error",
-            f"{count} test{'s' if count > 1 else ''} failed although no check did, such as {min(unexplained)}",
-        )
+        return "error", f"{_tests(unexplained)} failed although no check did"
     if apart:
         return "diverged", None
     if bad:
@@ -107,6 +111,10 @@ def _result(status: int, report: Report | None, apart: int) -> tuple[Result, str
     if status == _FAILED:
         return "error", "pytest failed although no test did: see its messages"
     return "pass", None
+
+
+def _tests(nodeids: set[str]) -> str:
+    return f"{len(nodeids)} tests, such as {min(nodeids)}," if len(nodeids) > 1 else f"the test {min(nodeids)}"
 
 
 def _failed_tests(report: Report) -> set[str]:

@@ -7,15 +7,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pytest_difftrace.github.errors import ActionError
+from difftrace.core.text import printable
+from pytest_difftrace.github.errors import NOT_INSTALLED, ActionError
 from pytest_difftrace.github.inputs import Inputs
 
+_NOT_THERE: Final = 3
 # In a process of its own: the package of models imports torch.
-_FETCH: Final = "import sys; from difftrace.models.hub import snapshot; print(snapshot(*sys.argv[1:]))"
+_FETCH: Final = f"""
+import sys
+try:
+    from difftrace.models.hub import snapshot
+except ImportError as error:
+    print(error)
+    sys.exit({_NOT_THERE})
+from difftrace.core.errors import DiffTraceError
+try:
+    print(snapshot(*sys.argv[1:]))
+except DiffTraceError as error:
+    sys.exit(str(error))
+"""
 
 
-def model_folder(inputs: Inputs, workspace: Path, python: str, environment: Mapping[str, str]) -> Path | None:
+def model_folder(
+    inputs: Inputs, workspace: Path, python: str, environment: Mapping[str, str], source: Path
+) -> Path | None:
     """Return the folder of the model that is asked for, fetched if it is not cached; None for the embedded one.
+
+    The fetch runs in the action's folder `source`: in the workspace Python would take modules of the checkout for those
+    that are installed, and this alone has the hub's token.
 
     Raises:
         ActionError: it is not to be had.
@@ -32,12 +51,14 @@ def model_folder(inputs: Inputs, workspace: Path, python: str, environment: Mapp
     done = subprocess.run(  # noqa: S603 - our own words; the arguments are matched by patterns
         [python, "-c", _FETCH, *inputs.hub_model],
         env=dict(environment),
-        cwd=workspace,
+        cwd=source,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     lines = done.stdout.splitlines()
+    if done.returncode == _NOT_THERE and lines:
+        raise ActionError(NOT_INSTALLED.format(printable(lines[-1])))
     if done.returncode or not lines:
         raise ActionError(
             "input model: it could not be fetched, see the messages above; where the runner has no network, mount a"

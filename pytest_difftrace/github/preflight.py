@@ -58,7 +58,7 @@ def check(profile: str, torch: TorchBuild | None, environment: Mapping[str, str]
             for one in visible
             if one.architecture != "gfx942"
         ][:1]
-    errors += filter(None, [_memory(visible, weights)])
+    errors += filter(None, [_memory(visible[0], weights)])
     return Findings(tuple(errors), tuple(filter(None, [_shared(root, visible)])))
 
 
@@ -75,20 +75,22 @@ def _unusable(root: Path) -> str | None:
 def _none_visible(found: list[Device], environment: Mapping[str, str]) -> str:
     if not found:
         return "the amdgpu driver shows no GPU in /sys/class/kfd: look at dmesg on the host"
-    names = [name for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES") if environment.get(name)]
+    names = [name for name in amd_devices.VISIBLE if environment.get(name)]
     if names:
         return f"{' and '.join(names)} leave none of the {len(found)} GPUs that can be opened: unset or correct them"
     return f"none of /dev/dri/renderD* that belong to the {len(found)} GPUs may be opened: {_GROUPS}"
 
 
-def _memory(visible: list[Device], weights: int) -> str | None:
-    free = [one.total - one.used for one in visible if one.total is not None and one.used is not None]
-    needed = max(_LEAST_FREE, int(weights * _ALLOWANCE))
-    if not free or max(free) >= needed:
+def _memory(first: Device, weights: int) -> str | None:
+    """Return what is wrong with the memory of the device that models are loaded on where the tests name none."""
+    if first.total is None or first.used is None:
+        return None
+    free, needed = first.total - first.used, max(_LEAST_FREE, int(weights * _ALLOWANCE))
+    if free >= needed:
         return None
     return (
-        f"{max(free) / _GIB:.1f} GiB of device memory are free and about {needed / _GIB:.1f} GiB are needed: end what"
-        " else runs on the GPU (rocm-smi --showpids lists it), or choose another with HIP_VISIBLE_DEVICES"
+        f"{free / _GIB:.1f} GiB of device memory are free and about {needed / _GIB:.1f} GiB are needed: end what"
+        " else runs on the first visible GPU (rocm-smi --showpids lists it), or choose another with HIP_VISIBLE_DEVICES"
     )
 
 

@@ -1,4 +1,4 @@
-"""Baselines that another job recorded, checked and put in their places; what they change, as a pull request's text.
+"""Baselines that another job recorded, checked and put in their places.
 
 The job that recorded ran the tests of its checkout on a machine of its own; what it hands over is data. Where a file
 goes follows from its test alone, every file is validated, and all are written or none.
@@ -7,7 +7,7 @@ goes follows from its test alone, every file is validated, and all are written o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from difftrace.core.acceptance import Proposal, promote
@@ -19,32 +19,32 @@ from difftrace.core.file_format import read_file
 from difftrace.core.inside import inside
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.report_files import find_rootdir, open_report
+from difftrace.core.side_logits import open_beside, remove_beside
 from difftrace.core.test_id import TestId
-from difftrace.reports.acceptance import change, class_title
-from difftrace.reports.context import other_differences
-from difftrace.reports.markdown import code, fenced
-from pytest_difftrace.github.recorded import RECORDED, written
-
-_MOST_CHANGES = 20
+from pytest_difftrace.github.recorded import RECORDED, hand_on_logits, recorded_in, written
 
 
-def promoted(results: Path, rootdir: Path | None) -> list[Proposal]:
-    """Put the baselines in `results`, a recording's results folder, in their places below the root folder.
+def promoted(results: Path, checkout: Path | None) -> list[Proposal]:
+    """Put the baselines in `results`, a recording's results folder, in their places below `checkout`.
+
+    Without `checkout` that is the folder that the results lie in, where the tests are there, else the current one.
 
     Raises:
         DiffTraceError: one of them is not what the recording's report says, or its place is not; nothing was written.
     """
     files = open_report(results)
     checks = written(files.report)
-    root = find_rootdir(files, rootdir, [check.module for check in checks])
+    named = recorded_in(results)
+    given = checkout if named is None else inside(checkout or Path(), named)
+    root = find_rootdir(files, given, [check.module for check in checks])
     proposals = [_proposal(check, results, root, _platform(files.report.environments, check)) for check in checks]
+    for one in proposals:  # before the baselines that refer to them
+        hand_on_logits(one.received, _handed_on(results, one.check), one.target)
     promote(proposals)
+    for one in proposals:
+        if one.received.logits is None and one.current is not None and one.current.logits is not None:
+            remove_beside(one.target)
     return proposals
-
-
-def pull_request_body(proposals: Sequence[Proposal]) -> str:
-    """Return what changes from the old baselines to the new ones, as Markdown; empty where nothing does."""
-    return "".join(f"{line}\n" for line in _body(proposals)) if proposals else ""
 
 
 def _platform(environments: Sequence[object], check: Checked) -> str:
@@ -61,13 +61,20 @@ def _proposal(check: Checked, results: Path, root: Path, platform: str) -> Propo
     }
     if check.target not in places:
         raise ReportError(f"{check.target} is not where the baseline of {check.title} lies")
-    data, source = read_file(inside(results, f"{RECORDED}/{check.target}"), MAX_BASELINE_BYTES)
+    path = _handed_on(results, check)
+    data, source = read_file(path, MAX_BASELINE_BYTES)
     recorded = parse(data, source)
     if recorded.test != test:
         raise ReportError(f"{source} belongs to another test than {check.title}")
+    if recorded.logits is not None:
+        open_beside(path, recorded.logits)
     target = inside(root, check.target)
     _check_unchanged(check, target)
     return Proposal(check, target, data, recorded, _current(target))
+
+
+def _handed_on(results: Path, check: Checked) -> Path:
+    return inside(results, f"{RECORDED}/{check.target}")
 
 
 def _check_unchanged(check: Checked, target: Path) -> None:
@@ -84,28 +91,3 @@ def _current(target: Path) -> Baseline | None:
         return load(target) if target.exists() else None
     except FormatError:
         return None
-
-
-def _body(proposals: Sequence[Proposal]) -> Iterator[str]:
-    count = len(proposals)
-    yield f"{count} baseline{'' if count == 1 else 's'} recorded anew.\n"
-    yield "| check | old | new | class | first difference |"
-    yield "| --- | --- | --- | --- | --- |"
-    for one in proposals:
-        old = "–" if one.current is None else code(_short(one.current))
-        title = "new" if one.current is None else class_title(one.check).replace("_", "\\_")
-        new, where = code(_short(one.received)), change(one.check) or "–"
-        yield f"| {code(one.check.title)} | {old} | {new} | {title} | {where} |"
-    changed = [one for one in proposals if one.current is not None]
-    for one in changed[:_MOST_CHANGES]:
-        assert one.current is not None
-        differences = other_differences(one.current, one.received)
-        reason = [one.check.reason] if one.check.reason else []
-        text = "\n".join([*reason, *differences]) or "nothing but the decisions differs"
-        yield f"\n<details><summary>{code(one.check.title)}</summary>\n\n{fenced(text)}\n\n</details>"
-    if len(changed) > _MOST_CHANGES:
-        yield f"\n…and {len(changed) - _MOST_CHANGES} more."
-
-
-def _short(baseline: Baseline) -> str:
-    return baseline.digest[:19]

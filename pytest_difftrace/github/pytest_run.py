@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
-from pytest_difftrace.github.errors import ActionError
+from pytest_difftrace.github.errors import NOT_INSTALLED, ActionError
 from pytest_difftrace.github.inputs import Inputs
 
 REPORT: Final = "report.json"
@@ -35,10 +37,7 @@ def known_options(python: str, environment: Mapping[str, str], workspace: Path) 
     )
     if "--difftrace-verify" not in done.stdout:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ActionError(
-            f"pytest has no DiffTrace ({''.join(last) or 'no message'}): set the input install to auto, or install"
-            " pytest-difftrace for the input python"
-        )
+        raise ActionError(NOT_INSTALLED.format("".join(last) or "no message"))
     return done.stdout
 
 
@@ -61,6 +60,32 @@ def command(python: str, inputs: Inputs, results: Path, known: str) -> list[str]
     return [*words, *inputs.pytest_args, *inputs.paths]
 
 
+def failed_tests(junit: Path) -> list[str]:
+    """Return the tests that failed, in or around their call, by the JUnit file; none where it cannot be read."""
+    try:
+        cases = ElementTree.parse(junit).iter("testcase")  # noqa: S314 - who writes it runs code here anyway
+    except (OSError, ElementTree.ParseError):
+        return []
+    return [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+
+
 def run(words: Sequence[str], environment: Mapping[str, str], workspace: Path) -> int:
-    """Run the command in the workspace and return its exit status."""
-    return subprocess.run(words, env=dict(environment), cwd=workspace, check=False).returncode  # noqa: S603 - no shell
+    """Run the command in the workspace and return its exit status.
+
+    What the runner ends this process with when a job is cancelled goes on to pytest, which then writes its report and
+    lets go of the device.
+    """
+    with subprocess.Popen(words, env=dict(environment), cwd=workspace) as process:  # noqa: S603 - no shell
+        before = {
+            number: signal.signal(number, lambda received, _: process.send_signal(received))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from difftrace.core.text import printable
+from difftrace.reports.markdown_text import code
 from difftrace.reports.workflow_commands import command
 
 # GitHub shows ten of a level and step.
@@ -45,12 +46,13 @@ def set_outputs(environment: Mapping[str, str], outputs: Mapping[str, str]) -> N
         print(text, end="")
 
 
-def add_to_summary(environment: Mapping[str, str], markdown: str) -> None:
-    """Append to the job's summary, where the runner keeps one."""
+def add_problems_to_summary(environment: Mapping[str, str], problems: Sequence[str]) -> None:
+    """Append why nothing could be run to the job's summary, where the runner keeps one."""
     file = environment.get("GITHUB_STEP_SUMMARY")
     if file:
+        lines = "".join(f"- {code(problem)}\n" for problem in problems)
         with Path(file).open("a", encoding="utf-8") as stream:
-            stream.write(markdown)
+            stream.write(f"## DiffTrace: could not run\n\n{lines}")
 
 
 def _assignment(name: str, value: str) -> str:

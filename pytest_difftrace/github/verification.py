@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from difftrace.core.errors import FormatError
+from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.report_files import ReportFiles, open_report
 from difftrace.core.text import printable
-from difftrace.reports.markdown import code
 from pytest_difftrace.github import preflight, pytest_run, runner
-from pytest_difftrace.github.child_environment import for_pytest, plain, profile_of
+from pytest_difftrace.github.child_environment import for_pytest, profile_of, without_tokens
 from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import Inputs, parse
 from pytest_difftrace.github.outcome import Outcome, exit_status, first_divergence, judge
-from pytest_difftrace.github.prefetch import model_folder, weight_bytes
+from pytest_difftrace.github.prefetch import weight_bytes
+from pytest_difftrace.github.preparation import workspace_of
 from pytest_difftrace.github.recorded import copy_recorded
-from pytest_difftrace.github.results_folder import links_below, results_folder
+from pytest_difftrace.github.results_folder import links_of, results_folder
 from pytest_difftrace.github.torch_build import examine
 
 
-def verify_or_record(environment: Mapping[str, str], python: str) -> int:
+def verify_or_record(environment: Mapping[str, str], python: str, model: Path | None) -> int:
     """Run pytest as the inputs in `environment` ask for and return the action's exit status.
+
+    `model` is the folder of the model that is asked for, None for the embedded one.
 
     Raises:
         DiffTraceError: nothing was run; see the message.
     """
     inputs = parse(environment)
-    workspace = Path(environment.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    workspace = workspace_of(environment)
     results = results_folder(workspace, inputs.results_dir)
-    torch = examine(python, plain(environment)).torch
+    torch = examine(python, without_tokens(environment)).torch
     profile = profile_of(inputs.profile, torch)
     wanted = for_pytest(environment, profile, summary=inputs.summary)
     known = pytest_run.known_options(python, wanted, workspace)
-    # The token, if there is one, is for this alone; the tests run without network and without it.
-    folder = model_folder(inputs, workspace, python, plain(environment))
     if preflight.applies(profile):
-        findings = preflight.check(profile, torch, wanted, Path("/"), weight_bytes(folder))
+        findings = preflight.check(profile, torch, wanted, Path("/"), weight_bytes(model))
         runner.annotate("warning", findings.warnings)
         if findings.errors:
             raise ActionError(*findings.errors)
@@ -45,19 +46,22 @@ def verify_or_record(environment: Mapping[str, str], python: str) -> int:
 
 
 def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, status: int) -> int:
-    links = links_below(results)
+    links = links_of(workspace, results)
     if links:
         # They would be followed by what reads and uploads the folder.
-        raise ActionError(f"the tests left symbolic links in {inputs.results_dir}: {', '.join(links[:3])}")
+        raise ActionError(f"the tests left symbolic links: {', '.join(map(printable, links[:3]))}")
     files = _report(results)
-    found = judge(status, None if files is None else files.report)
+    found = judge(status, None if files is None else files.report, pytest_run.failed_tests(results / pytest_run.JUNIT))
     if files is not None and inputs.mode == "record" and found.result != "error":
-        copy_recorded(files, results)
+        try:
+            copy_recorded(files, results, workspace)
+        except DiffTraceError as error:
+            found = replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
     runner.set_outputs(environment, outputs(found, inputs, workspace, results))
     if found.problem is not None:
         runner.annotate("error", [found.problem])
         if inputs.summary and files is None:
-            runner.add_to_summary(environment, f"## DiffTrace: could not run\n\n{code(found.problem)}\n")
+            runner.add_problems_to_summary(environment, [found.problem])
     return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
 
 

@@ -61,6 +61,18 @@ def test_recorded_runs_verify_in_the_next_step_and_are_uploaded(repository, run_
     assert job.annotations == ()
 
 
+def test_tests_with_a_root_folder_of_their_own_are_recorded_and_handed_on(repository, run_job):
+    write(repository, "def test_a(difftrace): difftrace.check(traj(3, 4))\n", "sub/test_x.py")
+    (repository / "pytest.ini").rename(repository / "sub/pytest.ini")
+    job = run_job({"record": {"mode": "record", "paths": "sub"}})
+    record = job.steps["record"]
+    assert (record.outcome, record.outputs["result"], record.outputs["passed"]) == ("success", "pass", "1"), job.log
+    recorded = job.uploads / "difftrace-results/recorded"
+    assert (recorded / "rootdir.txt").read_text(encoding="utf-8") == "sub\n"
+    baseline = job.workspace / "sub/__difftrace__/test_x/test_a.json"
+    assert (recorded / "__difftrace__/test_x/test_a.json").read_bytes() == baseline.read_bytes()
+
+
 def test_a_divergence_fails_the_step_and_is_told_everywhere(repository, run_job):
     write(repository, CHANGES)
     job = run_job({"record": {"mode": "record", "upload-artifact": "false"}, "verify": {}}, tolerated=True)
@@ -86,10 +98,11 @@ def test_a_divergence_fails_the_step_and_is_told_everywhere(repository, run_job)
 
 
 def test_a_divergence_may_be_let_pass_and_fails_the_job_otherwise(repository, run_job):
-    write(repository, CHANGES)
+    write(repository, f"{CHANGES}\ndef test_b(difftrace): difftrace.check(traj(3))\n")
     off = {"summary": "false", "upload-artifact": "false"}
+    advisory = {"fail-on-divergence": "false", "pytest-args": "-x", **off}
     job = run_job(
-        {"record": {"mode": "record", **off}, "advisory": {"fail-on-divergence": "false", **off}, "strict": off},
+        {"record": {"mode": "record", **off}, "advisory": advisory, "strict": off},
         tolerated=False,
     )
     assert not job.succeeded
@@ -107,6 +120,7 @@ def test_missing_baselines_and_broken_tests_are_results_of_their_own(repository,
             "missing": {"paths": "a b/test_missing.py\n", "artifact-name": "missing", "results-dir": "out/put put"},
             "broken": {"paths": "test_broken.py", "upload-artifact": "false"},
             "absent": {"paths": "test_absent.py", "upload-artifact": "false"},
+            "before": {"paths": "test_broken.py::test_c", "upload-artifact": "false"},
         }
     )
     missing, broken, absent = (job.steps[name] for name in ("missing", "broken", "absent"))
@@ -116,7 +130,8 @@ def test_missing_baselines_and_broken_tests_are_results_of_their_own(repository,
     assert load(received).test is not None
     assert (broken.outputs["result"], absent.outputs["result"]) == ("error", "error")
     told = [one["text"] for one in job.annotations]
-    assert any("1 test failed although no check did, such as test_broken.py::test_c" in text for text in told)
+    assert any("the test test_broken.py::test_c failed although no check did" in text for text in told)
+    assert any("no check ran: the test test_broken::test_c failed before one" in text for text in told)
     assert any("pytest refused its command line or settings" in text for text in told)
 
 
@@ -184,6 +199,9 @@ def test_a(difftrace):
     assert not {"HF_TOKEN", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT"} & set(os.environ)
     assert not [name for name in os.environ if name.startswith("DIFFTRACE_INPUT_")]
     assert os.environ["PYTHONPATH"] == os.environ["EXPECTED_PYTHONPATH"]
+    # Nor does the process that started this one show it.
+    parent = Path(f"/proc/{os.getppid()}/environ")
+    assert not parent.exists() or b"hf_secret_of_the_job" not in parent.read_bytes()
     difftrace.check(traj(3))
 """,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+import difftrace
 from pytest_difftrace.github.inputs import PREFIX, Inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +93,12 @@ def test_every_third_party_action_is_pinned_by_commit_with_its_version_beside_it
             assert re.fullmatch(r" # (v\d+\.\d+\.\d+|put the commit .*)", used[2]), line
 
 
+def test_an_example_installs_the_version_that_it_is_part_of(any_file):
+    for script in (step.get("run", "") for step in steps(any_file)):
+        for requirement in re.findall(r"pip install.*\b(pytest-difftrace\S*)", script):
+            assert requirement == f"pytest-difftrace=={difftrace.__version__}"
+
+
 def test_one_action_has_one_pin_everywhere():
     pins: dict[str, set[str]] = {}
     for file in (ACTION, *WORKFLOWS):
@@ -130,6 +137,20 @@ def test_the_job_that_may_write_runs_no_test():
         assert not re.search(r"\bpytest( |$)", step.get("run", ""))
         if "run" in step:
             assert step["working-directory"] == "${{ runner.temp }}"
+
+
+def test_the_pull_request_has_the_baselines_of_every_folder_and_nothing_else(tmp_path):
+    steps_of_job = document(ROOT / "examples/workflows/rerecord.yml")["jobs"]["propose"]["steps"]
+    [paths] = [step["with"]["add-paths"] for step in steps_of_job if "add-paths" in step.get("with", {})]
+    wanted = [f"{folder}__difftrace__/test_x/a.{end}" for folder in ("", "a/", "a/b c/") for end in ("json", "logits")]
+    for name in (*wanted, "test_x.py", "a/b.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "core.quotePath=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "--", paths], check=True)  # as the action does for each of its paths
+    staged = subprocess.run([*git, "ls-files"], check=True, capture_output=True, text=True).stdout
+    assert sorted(staged.splitlines()) == sorted(wanted)
 
 
 def tool(name: str) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from difftrace.determinism.profiles import CPU, CUDA, GFX942, PORTABLE, ROCM
-from pytest_difftrace.github.child_environment import ORIGINAL_PYTHONPATH, for_pytest, plain, profile_of
+from pytest_difftrace.github.child_environment import (
+    ORIGINAL_PYTHONPATH,
+    for_pytest,
+    for_run,
+    plain,
+    profile_of,
+    without_tokens,
+)
 from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.torch_build import TorchBuild
 
@@ -30,6 +39,20 @@ def test_the_run_is_offline_and_has_neither_tokens_nor_a_say_in_later_steps():
     assert not found.keys() & {*job, "DIFFTRACE_INPUT_MODE"} - {"A"}
     assert found["A"] == "b"
     assert found["HF_HUB_OFFLINE"] == found["TRANSFORMERS_OFFLINE"] == "1"
+
+
+def test_the_process_that_runs_pytest_is_started_without_tokens(tmp_path):
+    job = {"HF_TOKEN": "t", "ACTIONS_RUNTIME_TOKEN": "t", "GITHUB_ENV": "f", "GITHUB_OUTPUT": "f", "GITHUB_TOKEN": "t"}
+    given = {**job, "DIFFTRACE_INPUT_MODE": "verify", "PYTHONPATH": "/action", ORIGINAL_PYTHONPATH: "/own"}
+    found = for_run(given, tmp_path)
+    assert not found.keys() & job.keys() - {"GITHUB_OUTPUT"}
+    assert (found["GITHUB_OUTPUT"], found["DIFFTRACE_INPUT_MODE"], found[ORIGINAL_PYTHONPATH]) == (
+        "f",
+        "verify",
+        "/own",
+    )
+    assert found["PYTHONPATH"] == os.pathsep.join([str(tmp_path), str(tmp_path / "src"), "/own"])
+    assert not without_tokens(given).keys() - {"PYTHONPATH"}
 
 
 def test_the_summary_is_written_where_it_is_asked_for():

@@ -56,6 +56,8 @@ def test_a_model_of_the_hub_has_a_commit():
         ("mode", "verify\nrecord"),
         ("paths", "--collect-only"),
         ("pytest_args", "-k 'open"),
+        ("pytest_args", "-v --difftrace-results=else"),
+        ("pytest_args", "--difftrace-results else"),
         ("model", "GSAI-ML/LLaDA-8B-Base@main"),
         ("policy", "loose"),
         ("strategy", "guess"),

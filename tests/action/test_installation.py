@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,52 @@ def test_the_new_environment_has_the_project_and_a_torch_that_was_replaced_is_an
         installed(project, tmp_path / "scratch", environment)
     with pytest.raises(ActionError, match="pip could not install pytest-difftrace; its messages are above"):
         installed(tmp_path / "absent", tmp_path / "scratch", environment)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is started of venv, which here leaves pip out, and pip, which here does nothing; the first "cut" is too."""
+    found: list[str] = []
+
+    def start(command: Sequence[str], *_: object) -> None:
+        found.append(command[2])
+        if command[2] == "venv":
+            subprocess.run([*command, "--without-pip"], check=True)
+            if found[0] == "cut":
+                found.remove("cut")
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("pytest_difftrace.github.installation._run", start)
+    return found
+
+
+def test_packages_that_an_environment_has_in_editable_mode_are_seen(started, environment, tmp_path, monkeypatch):
+    """The interpreter belongs to a virtual environment that has a package by a path file."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "parent"], check=True)
+    parent = str(tmp_path / "parent/bin/python")
+    [site, *_] = examine(parent, environment).sites
+    (tmp_path / "sources/my library").mkdir(parents=True)
+    (tmp_path / "sources/my library/mylib.py").touch()
+    Path(site, "__editable__.mylib.pth").write_text(f"{tmp_path}/sources/my library\n", encoding="utf-8")
+    Path(site, "torch").mkdir()
+    Path(site, "torch/__init__.py").touch()
+    Path(site, "torch/version.py").write_text("__version__, hip, cuda = '2.9', '7.0', None\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "executable", parent)
+    python = installed(tmp_path, tmp_path / "scratch", environment)
+    subprocess.run([python, "-c", "import mylib"], env=environment, check=True)
+    assert started == ["venv", "pip"]
+
+
+def test_an_environment_whose_making_was_cut_off_is_made_anew(started, environment, tmp_path):
+    started.append("cut")
+    with pytest.raises(KeyboardInterrupt):
+        installed(tmp_path, tmp_path / "scratch", environment)
+    [folder] = (tmp_path / "scratch").iterdir()
+    (folder / "left over").touch()
+    installed(tmp_path, tmp_path / "scratch", environment)
+    assert not (folder / "left over").exists()
+    installed(tmp_path, tmp_path / "scratch", environment)
+    assert started == ["venv", "venv", "pip", "pip"]
 
 
 def test_a_torch_for_rocm_is_held_by_its_full_version():

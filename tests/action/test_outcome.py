@@ -79,6 +79,9 @@ def report(*statuses: Status, incomplete: tuple[str, ...] = (), **others: str) -
         (0, None, "error"),
         (2, report("verified"), "error"),
         (1, report("diverged", incomplete=("a worker process crashed",)), "error"),
+        (1, report("diverged", incomplete=("1 test did not run to the end (stopping after 1 failures)",)), "diverged"),
+        (1, report("unreadable", incomplete=("2 tests did not run to the end (stopping after 1 failures)",)), "error"),
+        (1, report("diverged", incomplete=("2 tests did not run to the end",)), "error"),
         (5, None, "error"),
         (-9, report("verified"), "error"),
     ],
@@ -87,6 +90,13 @@ def test_the_result_is_the_worst_that_happened(status, seen, result):
     found = judge(status, seen)
     assert found.result == result
     assert (found.problem is None) == (result != "error")
+
+
+def test_tests_that_failed_before_their_checks_are_named():
+    found = judge(1, None, ["test_x::test_b", "test_x::test_a"])
+    assert found.problem is not None
+    assert "2 tests, such as test_x::test_a, failed before one" in found.problem
+    assert "inputs paths" not in found.problem
 
 
 def test_checks_are_counted_and_the_first_divergence_is_one_line_of_json():

@@ -105,7 +105,9 @@ def test_memory_that_others_hold_is_told_with_what_the_model_needs(machine):
     assert error.startswith("12.0 GiB of device memory are free and about 20.0 GiB are needed")
     assert machine.check(weights=0).errors == ()
     machine.add()
-    assert machine.check().errors == ()  # another device has enough
+    assert machine.check().errors == (error,)  # another has enough, but the first is what models are loaded on
+    assert machine.check(HIP_VISIBLE_DEVICES="1").errors == ()
+    assert machine.check(HIP_VISIBLE_DEVICES="1,0").errors == ()
 
 
 def test_other_processes_on_the_device_are_a_warning(machine):
@@ -128,3 +130,13 @@ def test_indices_choose_among_the_devices_that_those_before_them_left(machine):
     assert chosen(found, {"ROCR_VISIBLE_DEVICES": "GPU-4b2c1a9f8e7d6c5b"}) == found
     [error] = machine.check(HIP_VISIBLE_DEVICES="7").errors
     assert error.startswith("HIP_VISIBLE_DEVICES leave none of the 4 GPUs")
+
+
+@pytest.mark.parametrize("name", ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize(("indices", "left"), [("-1", 0), ("5", 0), ("0,-1,1", 1), ("1,0", 2), ("0,7,1", 1), ("", 2)])
+def test_an_index_without_a_device_ends_the_list_and_a_choice_of_none_is_told_by_its_name(machine, name, indices, left):
+    for _ in range(2):
+        machine.add()
+    assert len(chosen(devices(machine.root), {name: indices})) == left
+    errors = machine.check(**{name: indices}).errors
+    assert [error.startswith(f"{name} leave none of the 2 GPUs") for error in errors] == [True] * (left == 0)

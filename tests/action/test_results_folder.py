@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_difftrace.github.errors import ActionError
-from pytest_difftrace.github.results_folder import links_below, results_folder
+from pytest_difftrace.github.results_folder import links_of, results_folder
 
 
 @pytest.mark.parametrize(
@@ -29,11 +29,39 @@ def test_reports_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize(
+    "name", ["~", "~/.ssh", "./~", "#x", "./!x", "*", "a[1]/b", "a?", "a\\b", "a\nb", "x /.", "./ x", "./\tx"]
+)
+def test_a_name_that_the_upload_would_take_for_a_pattern_is_refused(tmp_path, name):
+    with pytest.raises(ActionError, match=r"input results-dir: .* would be a pattern"):
+        results_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["out/put put", "a/~b", "a#b!", '"; touch pwned; $(touch pwned)', "ö"])
+def test_other_names_are_folders_like_any(tmp_path, name):
+    assert results_folder(tmp_path, name) == tmp_path / name
+
+
+def test_a_report_that_cannot_be_removed_is_told_with_its_name(tmp_path):
+    (tmp_path / "out/report.json").mkdir(parents=True)
+    with pytest.raises(ActionError, match=r"report\.json of an earlier run in 'out' cannot be removed"):
+        results_folder(tmp_path, "out")
+
+
 def test_links_that_an_upload_would_follow_are_found(tmp_path):
     (tmp_path / "out/a").mkdir(parents=True)
-    assert links_below(tmp_path / "out") == []
+    assert links_of(tmp_path, tmp_path / "out") == []
     (tmp_path / "out/a/passwd").symlink_to("/etc/passwd")
     (tmp_path / "out/etc").symlink_to("/etc")
-    assert links_below(tmp_path / "out") == ["a/passwd", "etc"]
+    assert links_of(tmp_path, tmp_path / "out") == ["out/a/passwd", "out/etc"]
     (tmp_path / "to").symlink_to(tmp_path / "out")
-    assert links_below(tmp_path / "to") == ["to"]
+    assert links_of(tmp_path, tmp_path / "to") == ["to"]
+
+
+def test_a_link_in_place_of_a_folder_above_is_found_too(tmp_path):
+    workspace = tmp_path / "workspace"
+    folder = results_folder(workspace, "out/res")
+    (tmp_path / "elsewhere/res").mkdir(parents=True)
+    workspace.mkdir()
+    (workspace / "out").symlink_to(tmp_path / "elsewhere")
+    assert links_of(workspace, folder) == ["out"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_difftrace.github import pytest_run, runner
+from pytest_difftrace.github.__main__ import main
+from pytest_difftrace.github.child_environment import ORIGINAL_PYTHONPATH, for_fetch
 from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import Inputs
 from pytest_difftrace.github.prefetch import model_folder, weight_bytes
@@ -89,7 +93,8 @@ def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/a.safetensors").write_bytes(bytes(100))
     python = fake(tmp_path, f'echo "$3 $4" > {tmp_path}/asked; echo progress; echo {tmp_path}/model')
-    folder = model_folder(replace(PLAIN, model=f"a/b@{COMMIT}"), tmp_path, python, {"PATH": "/usr/bin:/bin"})
+    asked = replace(PLAIN, model=f"a/b@{COMMIT}")
+    folder = model_folder(asked, tmp_path, python, {"PATH": "/usr/bin:/bin"}, tmp_path)
     assert folder == tmp_path / "model"
     assert (tmp_path / "asked").read_text() == f"a/b {COMMIT}\n"
     assert (weight_bytes(folder), weight_bytes(None)) == (100, 0)
@@ -97,12 +102,84 @@ def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path):
 
 def test_a_model_that_is_not_to_be_had_is_told_before_any_test_runs(tmp_path):
     (tmp_path / "models").mkdir()
-    assert model_folder(PLAIN, tmp_path, "python", {}) is None
-    assert model_folder(replace(PLAIN, model="models"), tmp_path, "python", {}) == tmp_path / "models"
+    assert model_folder(PLAIN, tmp_path, "python", {}, tmp_path) is None
+    assert model_folder(replace(PLAIN, model="models"), tmp_path, "python", {}, tmp_path) == tmp_path / "models"
     with pytest.raises(ActionError, match="input model: there is no such folder"):
-        model_folder(replace(PLAIN, model="owner/model"), tmp_path, "python", {})
+        model_folder(replace(PLAIN, model="owner/model"), tmp_path, "python", {}, tmp_path)
+    asked = replace(PLAIN, model=f"a/b@{COMMIT}")
     with pytest.raises(ActionError, match="input model: it could not be fetched"):
-        model_folder(replace(PLAIN, model=f"a/b@{COMMIT}"), tmp_path, fake(tmp_path, "exit 1"), {})
+        model_folder(asked, tmp_path, fake(tmp_path, "exit 1"), {}, tmp_path)
+    without_modules = fake(tmp_path, f'exec {sys.executable} -I -S "$@"')
+    with pytest.raises(ActionError, match=r"pytest has no DiffTrace \(No module named 'difftrace'\): set the input"):
+        model_folder(asked, tmp_path, without_modules, {}, tmp_path)
+
+
+def test_no_code_of_the_checkout_sees_the_token_that_a_model_is_fetched_with(tmp_path, monkeypatch):
+    source, workspace = tmp_path / "source", tmp_path / "workspace"
+    for package in ("models", "core"):
+        (source / "src/difftrace" / package).mkdir(parents=True)
+        (source / "src/difftrace" / package / "__init__.py").touch()
+    (source / "src/difftrace/__init__.py").touch()
+    (source / "src/difftrace/core/errors.py").write_text("class DiffTraceError(Exception): pass\n", encoding="utf-8")
+    (source / "src/difftrace/models/hub.py").write_text(
+        "import os\ntry: import huggingface_hub\nexcept ImportError: pass\n"
+        "def snapshot(name, revision): return os.environ['HF_TOKEN'] + os.environ.get('GITHUB_TOKEN', '')\n",
+        encoding="utf-8",
+    )
+    workspace.mkdir()
+    for name in ("huggingface_hub.py", "difftrace.py", "sitecustomize.py"):
+        (workspace / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__)\n", encoding="utf-8")
+    monkeypatch.chdir(workspace)
+    job = {"HF_TOKEN": "hf_secret", "GITHUB_TOKEN": "ghs_secret", "PYTHONPATH": "/action", "PATH": os.environ["PATH"]}
+    environment = for_fetch({**job, ORIGINAL_PYTHONPATH: str(workspace)}, source)
+    folder = model_folder(replace(PLAIN, model=f"a/b@{COMMIT}"), workspace, sys.executable, environment, source)
+    assert folder == Path("hf_secret")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_the_action_ends_pytest_too(tmp_path, monkeypatch, number):
+    # The alarm ends a process that waits in vain.
+    code = (
+        "import os, signal, sys\n"
+        f"signal.signal({number:d}, lambda *_: sys.exit(7))\n"
+        f"signal.alarm(30); os.kill(os.getppid(), {number:d}); signal.pause()\n"
+    )
+    before = signal.getsignal(number)
+    assert pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path) == 7
+    assert signal.getsignal(number) is before
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Files of a runner; the handler of SIGTERM is put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.delenv("DIFFTRACE_INPUT_SUMMARY", raising=False)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_cancelled_preparation_is_told_in_outputs_and_summary(outputs, monkeypatch, capsys, number):
+    monkeypatch.setattr("pytest_difftrace.github.__main__.prepared", lambda _: signal.raise_signal(number))
+    assert main([]) == 2
+    assert capsys.readouterr().out == "::error title=DiffTrace::the step was cancelled\n"
+    assert "error" in (outputs / "outputs").read_text(encoding="utf-8").splitlines()
+    assert "the step was cancelled" in (outputs / "summary").read_text(encoding="utf-8")
+
+
+def test_an_interpreter_without_the_requirements_is_told_what_to_do(outputs, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pytest_difftrace.github.verification", None)
+    assert main(["run"]) == 2
+    told = capsys.readouterr().out
+    assert told.startswith("::error title=DiffTrace::pytest has no DiffTrace (")
+    assert "set the input install to auto" in told
+    (outputs / "summary").unlink()
+    monkeypatch.setenv("DIFFTRACE_INPUT_SUMMARY", "false")
+    assert main(["run"]) == 2
+    assert not (outputs / "summary").exists()
 
 
 def test_no_value_of_an_output_can_set_another(tmp_path):
@@ -125,9 +202,7 @@ def test_at_most_ten_annotations_are_made_each_on_its_line(capsys):
 
 
 def test_what_comes_before_the_installation_needs_nothing_but_pythons_own_library():
-    modules = ("__main__", "inputs", "installation", "child_environment", "results_folder", "runner", "torch_build")
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'src')!r}]\n" + "\n".join(
-        f"import pytest_difftrace.github.{name}" for name in modules
-    )
+    paths = [str(ROOT), str(ROOT / "src")]
+    code = f"import sys; sys.path[:0] = {paths!r}\nimport pytest_difftrace.github.__main__"
     # Isolated and without site: no package is to be seen.
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

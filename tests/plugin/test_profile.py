@@ -10,6 +10,7 @@ import pytest
 import difftrace
 import difftrace.models
 import difftrace.verification.runner
+from pytest_difftrace.workers import default_device
 
 GENERATE = "llada.generate([1, 2, 3], gen_length=4, steps=4)"
 
@@ -59,6 +60,21 @@ def test_a_profile_for_another_device_is_one_clear_failure(suite, run_pytest, ar
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*enforcement.py*")
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "device"),
+    [
+        (None, None, "cpu"),
+        (None, "cpu-portable", "cpu"),
+        (None, "rocm-gfx942", "auto"),
+        (None, "cuda", "auto"),
+        ("folder", None, "auto"),
+        ("folder", "cpu", "auto"),
+    ],
+)
+def test_the_embedded_model_follows_a_profile_of_other_devices(model, profile, device):
+    assert default_device(model, profile) == device
 
 
 def test_a_switch_changed_during_a_run_fails_at_the_line_of_the_test_naming_the_switch(suite, run_pytest, arguments):

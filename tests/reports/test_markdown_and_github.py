@@ -11,7 +11,8 @@ import pytest
 from difftrace.core.checked import Checked, FirstDivergence, ReportedOutcome
 from difftrace.core.report import Report, RunSettings, SeenTest, Selection
 from difftrace.reports.github import annotation_lines
-from difftrace.reports.markdown import LIMIT, code, fenced, report_markdown
+from difftrace.reports.markdown import LIMIT, report_markdown
+from difftrace.reports.markdown_text import code, fenced
 from difftrace.reports.workflow_commands import escaped_data, escaped_property
 
 HOSTILE = "a|b`</code><script>*x*_y_[z](http://e)\x1b[31m\u202e@me"
@@ -101,8 +102,9 @@ def test_annotations_are_at_the_check_and_one_line_each() -> None:
     )
 
 
-def test_at_most_nine_annotations_and_one_that_counts_the_others() -> None:
+def test_at_most_eight_annotations_and_one_that_counts_the_others_leave_one_of_ten_to_the_action() -> None:
     lines = annotation_lines([check(f"test_{index}") for index in range(12)], str)
-    assert len(lines) == 10
-    assert lines[-1] == "::error title=DiffTrace::3 more checks failed"
-    assert len(annotation_lines([check(f"test_{index}") for index in range(9)], str)) == 9
+    assert len(lines) == 9
+    assert lines[-1] == "::error title=DiffTrace::4 more checks failed"
+    assert len(annotation_lines([check(f"test_{index}") for index in range(8)], str)) == 8
+    assert annotation_lines([check(f"test_{index}") for index in range(9)], str)[-1].endswith("1 more check failed")

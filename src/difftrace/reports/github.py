@@ -10,21 +10,22 @@ from difftrace.core.text import printable
 from difftrace.reports.acceptance import class_title
 from difftrace.reports.workflow_commands import command
 
-MOST: Final = 9
-"""GitHub shows ten errors of a step: nine and one that says how many more there are."""
+MOST: Final = 8
+"""GitHub shows ten errors of a step: eight, one that says how many more there are, one left to what runs pytest."""
 
 _MOST_LINES: Final = 12
 
 
 def annotation_lines(checks: Sequence[Checked], file: Callable[[str], str]) -> list[str]:
-    """Return a workflow command for each failed check of `checks`, at most ten.
+    """Return a workflow command for each failed check of `checks`, at most nine.
 
     `file` turns a path seen from pytest's root folder into one seen from the repository's.
     """
     bad = [check for check in checks if not check.good and check.status != "skipped"]
     lines = [_annotation(check, file(check.file)) for check in bad[:MOST]]
-    if len(bad) > MOST:
-        lines.append(command("error", {"title": "DiffTrace"}, f"{len(bad) - MOST} more checks failed"))
+    more = len(bad) - MOST
+    if more > 0:
+        lines.append(command("error", {"title": "DiffTrace"}, f"{more} more check{'' if more == 1 else 's'} failed"))
     return lines
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from difftrace.core.checked import Checked
 from difftrace.core.report import Report
-from difftrace.core.text import printable
 from difftrace.reports.acceptance import change, class_title
+from difftrace.reports.markdown_text import code, escaped, fenced
 
 LIMIT: Final = 1 << 20
 """What GitHub takes of one step's summary, in bytes."""
 
 _MOST_ROWS: Final = 200
-_PUNCTUATION: Final = re.compile(r"[!-/:-@\[-`{-~]")
-_FENCES: Final = re.compile(r"`+")
 _ROOM_FOR_NOTE: Final = 200
 
 
@@ -43,18 +40,6 @@ def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = Non
     return parts.text
 
 
-def code(text: str) -> str:
-    """Return `text` as inline code, on one line."""
-    return f"<code>{_PUNCTUATION.sub(_entity, printable(text))}</code>"
-
-
-def fenced(text: str) -> str:
-    """Return `text` as a block that nothing in it can end."""
-    longest = max(map(len, _FENCES.findall(text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
-
-
 class _Parts:
     """Text that grows up to a limit."""
 
@@ -76,10 +61,6 @@ class _Parts:
         return all(self.add(part) for part in parts)
 
 
-def _entity(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
-
-
 def _headline(report: Report, bad: list[Checked]) -> str:
     total = f"{len(report.checks)} check{'' if len(report.checks) == 1 else 's'}"
     return f"{len(bad)} of {total} failed" if bad else f"{total}, none failed"
@@ -94,7 +75,7 @@ def _counts(report: Report) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {_PUNCTUATION.sub(_entity, name)}" for name, count in sorted(counts.items()))
+    return ", ".join(f"{count} {escaped(name)}" for name, count in sorted(counts.items()))
 
 
 def _states(report: Report) -> Iterator[str]:
@@ -110,7 +91,7 @@ def _rows(bad: list[Checked]) -> Iterator[str]:
     yield "\n| check | class | first difference |\n| --- | --- | --- |\n"
     for check in bad[:_MOST_ROWS]:
         name = class_title(check) if check.status == "diverged" else check.status
-        yield f"| {code(check.title)} | {_PUNCTUATION.sub(_entity, name)} | {change(check) or '–'} |\n"
+        yield f"| {code(check.title)} | {escaped(name)} | {change(check) or '–'} |\n"
     if len(bad) > _MOST_ROWS:
         yield f"| and {len(bad) - _MOST_ROWS} more | | |\n"
 
