@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Literal
 
 from difftrace.capture.adapter import Adapter
-from difftrace.capture.assembly import Reading, assemble
+from difftrace.capture.assembly import assemble
 from difftrace.capture.audit import Auditor
 from difftrace.capture.captured import Captured
 from difftrace.capture.identity import Subject, sampler_identity, source_digest
+from difftrace.capture.reading import Reading
 from difftrace.capture.registry import adapter_for
 from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
