@@ -66,7 +66,8 @@ class Final:
     Attributes:
         tokens: token ids [n].
         start: canvas position of the first; None leaves finding it to the recorder, which tries the whole canvas and
-            the canvas without padding, and the part after the prompt.
+            the canvas without padding, and the part after the prompt, and takes the one that fits best. An engine
+            without a mask that rewrites must say it, or return whole canvases.
     """
 
     tokens: Tokens

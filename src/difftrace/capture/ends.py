@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from difftrace.capture.adapter import Adapter, Final
-from difftrace.capture.canvases import UNSEEN
+from difftrace.capture.canvases import UNSEEN, refuse_no_ids
 from difftrace.capture.reading import Reading
 from difftrace.capture.runs import RowRun
 from difftrace.core.errors import CaptureError
@@ -50,10 +50,11 @@ def returned_rows(output: Any, adapter: Adapter) -> Sequence[Final] | None:
 
 def without_prompt(final: Final, run: RowRun, row: int, outside: npt.NDArray[np.int64] | None) -> Final:
     """Return the canvas of a row that was returned with the prompt [B, P] that lies outside it before it."""
-    if outside is None or final.start is not None or final.tokens.size <= run.canvases.shape[1]:
+    if outside is None or final.start is not None:
         return final
     prompt = outside[row]
-    return Final(final.tokens[prompt.size :]) if np.array_equal(final.tokens[: prompt.size], prompt) else final
+    is_before = final.tokens.size != run.canvases.shape[1] and np.array_equal(final.tokens[: prompt.size], prompt)
+    return Final(final.tokens[prompt.size :] if is_before else final.tokens, start=0)
 
 
 def prompt_end_of(runs: Sequence[RowRun], reading: Reading) -> int:
@@ -71,66 +72,102 @@ def prompt_end_of(runs: Sequence[RowRun], reading: Reading) -> int:
 def placed(
     final: Final, run: RowRun, mask: npt.NDArray[np.int64] | None, end: int, reading: Reading, row: int
 ) -> Placed:
-    """Return where the returned row `final` lies on the canvas of `run`.
+    """Return where the returned row `final` lies on the canvas of `run`, whose prompt ends at `end`.
 
     Raises:
-        CaptureError: nowhere, or it holds no token ids.
+        CaptureError: nowhere, nothing says where, or it holds no token ids.
     """
-    initial, last = run.canvases[0], run.canvases[-1]
+    last = run.canvases[-1]
+    tokens = _ids_of(final, row)
+    if final.start is not None:
+        return Placed(tokens, final.start)
+    if tokens.size == 0:
+        return Placed(tokens, end)
+    is_known = run.ended or not reading.rewrites or reading.mask_id is not None or reading.prompt_length is not None
+    if tokens.size < last.size and not is_known:
+        raise CaptureError(
+            f"row {row} of the output has {tokens.size} tokens where the canvas has {last.size}, and without a mask "
+            "nothing says where they lie on it: give mask_id= or prompt_length=, or the whole canvas"
+        )
+    whole = tokens.size == last.size
+    trusted = _trusted(run, end, reading)
+    if run.ended or whole:
+        # What was changed since is named below, with its step.
+        trusted &= np.arange(last.size) < end
+    if whole and not reading.adapter.grows:
+        return Placed(tokens, _start(tokens, run, trusted, [0], end, row))
+    # A canvas that grows is a token longer than any call showed; one as long may as well be all behind a short prompt.
+    padding = padding_of(mask)
+    begin = generated_from(run.canvases, end, padding, reading.mask_id)
+    starts = [start for start in (0, padding, end, begin) if start < last.size or reading.adapter.grows]
+    return Placed(tokens, _start(tokens, run, trusted, list(dict.fromkeys(starts)), begin, row))
+
+
+def _ids_of(final: Final, row: int) -> Ints:
     tokens = np.asarray(final.tokens)
     if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
         raise CaptureError(f"row {row} of the output is no row of token ids but {tokens.dtype} {list(tokens.shape)}")
-    known = last != UNSEEN
-    trusted = known.copy()
-    if not run.ended:
-        trusted &= initial == last
-        if reading.mask_id is None:
-            trusted[:] = False
-        else:
-            trusted &= initial != reading.mask_id
-            if not reading.rewrites:
-                trusted |= known & (last != reading.mask_id)
-    if run.ended or tokens.size == last.size:
-        # What was changed since is named below, with its step.
-        trusted &= (np.arange(last.size) < end) & known
-    starts = list(dict.fromkeys([0, padding_of(mask), end]))
-    return place(tokens.astype(np.int32), final.start, last, trusted, starts, row)
+    refuse_no_ids(tokens, f"row {row} of the output")
+    return tokens.astype(np.int32)
 
 
-def place(
-    tokens: Ints, start: int | None, last: Ints, trusted: npt.NDArray[np.bool_], starts: Sequence[int], row: int
-) -> Placed:
-    """Find where the returned `tokens` start on a canvas that was last seen as `last` [L], UNSEEN where it was not.
+def _trusted(run: RowRun, end: int, reading: Reading) -> npt.NDArray[np.bool_]:
+    """Return at which positions, bool [L], nothing can have changed since the canvas was last seen."""
+    initial, last = run.canvases[0], run.canvases[-1]
+    trusted: npt.NDArray[np.bool_] = last != UNSEEN
+    if run.ended:
+        return trusted
+    if reading.rewrites:
+        # Without a mask, only of a prompt whose end was told is it known that it is one.
+        trusted &= (initial == last) & ((np.arange(last.size) < end) | (reading.mask_id is not None))
+        given = initial
+    else:
+        given = last
+    if reading.mask_id is not None:
+        trusted &= given != reading.mask_id
+    return trusted
 
-    The first of `starts` does at which they repeat what is `trusted` (bool [L]) not to have changed since; a canvas
-    returned whole starts at 0.
+
+def _start(
+    tokens: Ints, run: RowRun, trusted: npt.NDArray[np.bool_], starts: Sequence[int], begin: int, row: int
+) -> int:
+    """Return the one of `starts` at which the returned `tokens` repeat what is `trusted` (bool [L]) to stay.
+
+    Of several it is the one where they repeat most of what was committed, then one where they reach beyond `begin`.
 
     Raises:
-        CaptureError: they start nowhere.
+        CaptureError: there is none.
     """
-    if start is not None:
-        return Placed(tokens, start)
-    whole = tokens.size == last.size
-    for candidate in [0] if whole else starts:
-        if _first_contradiction(tokens, candidate, last, trusted) is None:
-            return Placed(tokens, candidate)
+    initial, last = run.canvases[0], run.canvases[-1]
+    possible = [start for start in starts if _first_contradiction(tokens, start, last, trusted) is None]
+    if possible:
+        committed = initial != last
+        return max(possible, key=lambda start: (_repeated(tokens, start, last, committed), start + tokens.size > begin))
     position = _first_contradiction(tokens, 0, last, trusted)
     assert position is not None
-    where = "" if whole else f", nor did any part of it that starts at {', '.join(map(str, starts[1:]))}"
+    where = "" if len(starts) == 1 else f", nor did any part of it that starts at {', '.join(map(str, starts[1:]))}"
     raise CaptureError(
         f"row {row} of the output is not what was recorded: its {tokens.size} tokens hold {tokens[position]} at "
         f"position {position}, where the canvas of {last.size} held {last[position]}{where}. Give rec the output of "
-        "the recorded run, as the loop returned it"
+        "the recorded run, as the loop returned it. Calls that show the rows in another order, or windows without "
+        "saying where they lie, look the same: tell the steps of such a loop with rec.step"
     )
+
+
+def _repeated(tokens: Ints, start: int, last: Ints, committed: npt.NDArray[np.bool_]) -> int:
+    """Return how many of the `committed` (bool [L]) tokens of a canvas `tokens` repeat from `start` on."""
+    shared = max(0, min(tokens.size, last.size - start))
+    window = slice(start, start + shared)
+    return int((committed[window] & (last[window] == tokens[:shared])).sum())
 
 
 def _first_contradiction(tokens: Ints, start: int, last: Ints, trusted: npt.NDArray[np.bool_]) -> int | None:
     """Return the index in `tokens` of the first that is not what is trusted to be there, None where all are."""
     shared = min(tokens.size, last.size - start)
     if shared <= 0:
-        return None if trusted.sum() == 0 else 0
+        return None if trusted.sum() == 0 or start == last.size else 0
     window = slice(start, start + shared)
-    wrong = trusted[window] & (last[window] != UNSEEN) & (tokens[:shared] != last[window])
+    wrong = trusted[window] & (tokens[:shared] != last[window])
     return int(wrong.argmax()) if wrong.any() else None
 
 
@@ -142,6 +179,19 @@ def prompt_end(initial: Ints, mask_id: int | None) -> int:
     behind = given[:, ::-1].argmax(axis=1)
     ends = np.where(given.any(axis=1), initial.shape[1] - behind, 0)
     return int(ends.max(initial=0))
+
+
+def generated_from(canvases: Ints, end: int, padding: int, mask_id: int | None) -> int:
+    """Return the first position that is no part of a row's prompt: its first mask behind `padding`, or change.
+
+    It is `end`, where the prompts of the batch end, at most. Before it lie masks where prompts differ in length, and
+    where a loop fills in what lies within a text.
+    """
+    initial = canvases[0]
+    is_masked = np.zeros(initial.size, dtype=bool) if mask_id is None else initial == mask_id
+    open_ = is_masked & (np.arange(initial.size) >= padding)
+    open_ |= (canvases != initial).any(axis=0) & (initial != UNSEEN)
+    return min(end, int(open_.argmax())) if open_.any() else end
 
 
 def padding_of(mask: npt.NDArray[np.int64] | None) -> int:
