@@ -12,6 +12,9 @@ from torch import Tensor
 import difftrace
 from difftrace.capture import Captured
 from difftrace.core.errors import CaptureError
+from difftrace.core.policies import judge
+from difftrace.core.run import Run
+from difftrace.models import LoadedModel
 from loops.llada2 import LLaDA2Model
 from loops.model import MASK
 from loops.truth import Truth
@@ -112,3 +115,63 @@ def test_one_row_of_a_batch_may_be_cut_to_nothing(scorer: Any, canvas: Canvas) -
 def test_output_of_what_are_no_token_ids_is_refused(scorer: Any, canvas: Canvas, token: int) -> None:
     with pytest.raises(CaptureError, match=f"row 0 of the output holds {token}, which is no token id"):
         _record(scorer, [canvas("1__")], [[1, 2, token]])
+
+
+def _run(loaded: LoadedModel, rows: list[str], shift: int = 0, **options: Any) -> Run:
+    """Record a loop that fills `rows`, in which `_` is a mask, a position a step; its tokens are `shift` off."""
+    mask, tokenizer = loaded.config.mask_token_id, loaded.tokenizer
+    assert tokenizer is not None
+    ids = [
+        [token for part in row.split("_") for token in (*(tokenizer.encode(part) if part else ()), mask)][:-1]
+        for row in rows
+    ]
+    width = max(map(len, ids))
+    x = torch.tensor([row + [mask] * (width - len(row)) for row in ids])
+    with torch.no_grad(), difftrace.record(loaded, **options) as rec:
+        while (x == mask).any():
+            scores, tokens = loaded.model(x).logits.softmax(-1).max(-1)
+            tokens = tokens + shift
+            best = scores.masked_fill(x != mask, -1).argmax(1, keepdim=True)
+            x.scatter_(1, best, torch.where(x.gather(1, best) == mask, tokens, x).gather(1, best))
+    return rec.run(x)
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_length": 12}], ids=["found", "told, too long"])
+@pytest.mark.parametrize("row", ["12 + __ = 42", "12 + 30 = ____\n", "_2 + 30 = 42"])
+def test_a_text_begins_with_the_first_mask_whatever_lies_behind_it(
+    reference_model: LoadedModel, row: str, options: Any
+) -> None:
+    run = _run(reference_model, [row], **options)
+    (found,) = run.trajectories
+    assert reference_model.tokenizer is not None
+    begin = int(found.positions.min())
+    assert run.texts == (reference_model.tokenizer.decode(found.final[begin:].tolist()),)
+    assert found.num_events == row.count("_")
+
+
+def test_texts_of_prompts_of_several_lengths_begin_behind_each(reference_model: LoadedModel) -> None:
+    run = _run(reference_model, ["1 + 2 = ______", "12 + 30 = ____"])
+    assert run.texts is not None
+    assert reference_model.tokenizer is not None
+    first, second = (one.final.tolist() for one in run.trajectories)
+    assert run.texts == (
+        reference_model.tokenizer.decode(first[8:]),
+        reference_model.tokenizer.decode(second[10:]),
+    )
+    assert run.texts[0]
+
+
+def test_other_tokens_within_a_text_are_another_text(reference_model: LoadedModel) -> None:
+    golden, other = (_run(reference_model, ["12 + __ = 42"], shift=shift).to_baseline(None) for shift in (0, 1))
+    assert not judge(difftrace.classify(golden, other), "text").passes
+
+
+@pytest.mark.parametrize("length", [5, 50])
+def test_a_prompt_longer_than_its_canvas_is_refused(scorer: Any, canvas: Canvas, length: int) -> None:
+    with pytest.raises(CaptureError, match=f"prompt_length={length}, but a canvas has 4 positions"):
+        _record(scorer, [canvas("12__")], canvas("1234"), prompt_length=length)
+
+
+def test_masks_within_a_text_are_unverified_without_output(scorer: Any, canvas: Canvas) -> None:
+    captured = _record(scorer, [canvas("1_3_5"), canvas("123_5")], None, engine="llada")
+    assert captured.unverified == ((3,),)

@@ -69,6 +69,7 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
         trajectories,
         tuple(one.unverified for one in rows),
         end,
+        tuple(one.begin for one in rows),
         evidences,
         _notes(rows, reading, output, played),
         None if audit is None else _audited(audit, played, steps),

@@ -58,8 +58,15 @@ def without_prompt(final: Final, run: RowRun, row: int, outside: npt.NDArray[np.
 
 
 def prompt_end_of(runs: Sequence[RowRun], reading: Reading) -> int:
-    """Return the canvas position behind the prompts of a batch."""
+    """Return the canvas position behind the prompts of a batch.
+
+    Raises:
+        CaptureError: the prompt was said to be longer than a canvas.
+    """
     if reading.prompt_length is not None:
+        shortest = min(run.canvases.shape[1] for run in runs)
+        if reading.prompt_length > shortest:
+            raise CaptureError(f"prompt_length={reading.prompt_length}, but a canvas has {shortest} positions")
         return reading.prompt_length
     if reading.adapter.grows:
         # What the first call showed.
@@ -98,7 +105,9 @@ def placed(
         return Placed(tokens, _start(tokens, run, trusted, [0], end, row))
     # A canvas that grows is a token longer than any call showed; one as long may as well be all behind a short prompt.
     padding = padding_of(mask)
-    begin = generated_from(run.canvases, end, padding, reading.mask_id)
+    initial = run.canvases[0]
+    changed = (run.canvases != initial).any(axis=0) & (initial != UNSEEN)
+    begin = generated_from(initial, changed, end, padding, reading.mask_id)
     starts = [start for start in (0, padding, end, begin) if start < last.size or reading.adapter.grows]
     return Placed(tokens, _start(tokens, run, trusted, list(dict.fromkeys(starts)), begin, row))
 
@@ -181,16 +190,14 @@ def prompt_end(initial: Ints, mask_id: int | None) -> int:
     return int(ends.max(initial=0))
 
 
-def generated_from(canvases: Ints, end: int, padding: int, mask_id: int | None) -> int:
-    """Return the first position that is no part of a row's prompt: its first mask behind `padding`, or change.
+def generated_from(initial: Ints, changed: npt.NDArray[np.bool_], end: int, padding: int, mask_id: int | None) -> int:
+    """Return the first position of a row that is no part of its prompt: its first mask behind `padding`, or change.
 
     It is `end`, where the prompts of the batch end, at most. Before it lie masks where prompts differ in length, and
-    where a loop fills in what lies within a text.
+    where a loop fills in what lies within a text. `initial` and `changed` are [L].
     """
-    initial = canvases[0]
     is_masked = np.zeros(initial.size, dtype=bool) if mask_id is None else initial == mask_id
-    open_ = is_masked & (np.arange(initial.size) >= padding)
-    open_ |= (canvases != initial).any(axis=0) & (initial != UNSEEN)
+    open_ = changed | (is_masked & (np.arange(initial.size) >= padding))
     return min(end, int(open_.argmax())) if open_.any() else end
 
 

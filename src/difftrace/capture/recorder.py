@@ -52,10 +52,11 @@ def record(
     one that its configuration names. `engine` names the adapter ("auto" picks one), or is one. `arguments` are the
     loop's, kept in the baseline so that runs with others are told apart. `rewrites` says whether the loop changes what
     it has committed, by default what the adapter says. `prompt_length` is where the prompt ends on the canvas, by
-    default where the last masks begin. `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also
-    what the model said at the positions that were committed, for engines with a mask whose calls return logits. `audit`
-    also notes every random draw and every selection with ties at its boundary, which takes about as long again as a
-    small model on a CPU does: `capture(out).audit`, and below a failing check.
+    default where the last masks begin; a text begins where its row was first filled or changed, if that is earlier.
+    `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also what the model said at the positions
+    that were committed, for engines with a mask whose calls return logits. `audit` also notes every random draw and
+    every selection with ties at its boundary, which takes about as long again as a small model on a CPU does:
+    `capture(out).audit`, and below a failing check.
     `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
     that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
@@ -217,7 +218,10 @@ class Recorder:
         used = {int(token) for one in found for column in (one.initial, one.tokens) for token in column}
         return replace(
             run,
-            texts=tuple(tokenizer.decode(one.final[captured.prompt_end :].tolist()) for one in found),
+            texts=tuple(
+                tokenizer.decode(one.final[begin:].tolist())
+                for one, begin in zip(found, captured.generated_from, strict=True)
+            ),
             prompt_texts=tuple(tokenizer.decode(one.prompt.tolist()) for one in found),
             pieces={token: tokenizer.piece(token) for token in sorted(used)},
         )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from difftrace.capture.adapter import Final
 from difftrace.capture.canvases import UNSEEN, events_between, filled, refuse_masked_prompt, refuse_rewrites
-from difftrace.capture.ends import padding_of, placed
+from difftrace.capture.ends import generated_from, padding_of, placed
 from difftrace.capture.reading import Reading
 from difftrace.capture.runs import RowRun
 from difftrace.core.errors import CaptureError
@@ -20,12 +20,14 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Row:
-    """One row put together: its canvases [S + 1, L] are those of `trajectory.canvas`, UNSEEN where they grow."""
+    """One row put together: its canvases [S + 1, L] are those of `trajectory.canvas`, UNSEEN where they grow; what is
+    not its prompt begins at position `begin`."""
 
     canvases: Ints
     unverified: tuple[int, ...]
     unscored: int
     fill: int
+    begin: int
 
 
 def row_of(
@@ -67,8 +69,10 @@ def row_of(
         refuse_rewrites(events, reading.mask_id, row)
     if not run.ended:
         refuse_masked_prompt(events, canvases[0], end, reading.mask_id, row)
-    # A prompt that still is what it was is none of the loop's doing.
+    # A prompt that still is what it was is none of the loop's doing; a mask is no prompt.
     given = (np.arange(covered.size) < end) & (canvases[0] == canvases[-1])
+    if reading.mask_id is not None:
+        given &= canvases[0] != reading.mask_id
     open_ends = ~covered & ~given & (not run.ended)
     if not reading.rewrites and reading.mask_id is not None:
         # What is committed stays, so only masks can have changed unseen.
@@ -77,8 +81,10 @@ def row_of(
     if run.scored is not None:
         scored = np.pad(run.scored, ((0, 0), (0, max(0, canvases.shape[1] - run.scored.shape[1]))))
         unscored = int((~scored[events.steps, events.positions]).sum())
+    changed = (canvases != canvases[0]).any(axis=0)
+    begin = generated_from(canvases[0], changed, end, padding_of(mask), reading.mask_id)
     fill = 0 if reading.mask_id is None else reading.mask_id
-    return Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill)
+    return Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill, begin)
 
 
 def _refuse_change(last: Ints, final: Ints, step: int, row: int) -> None:
