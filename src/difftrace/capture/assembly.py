@@ -14,6 +14,7 @@ from difftrace.capture.canvases import length_of, shown
 from difftrace.capture.captured import Captured
 from difftrace.capture.ends import prompt_end_of, returned_rows, without_prompt
 from difftrace.capture.evidence import Seen, evidences_of
+from difftrace.capture.plausible import refuse_unplaced
 from difftrace.capture.reading import Reading
 from difftrace.capture.rows import Row, row_of, trajectory_of
 from difftrace.capture.runs import RowRun, check_against_calls, run_of_commits, run_of_forwards, run_of_histories
@@ -44,6 +45,7 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
     elif histories is not None:
         runs = run_of_histories(histories)
     else:
+        refuse_unplaced(played.calls)
         runs, steps = _run_of_calls(forwards, hidden, reading)
     if returned is not None and len(returned) != len(runs):
         raise CaptureError(f"the output has {len(returned)} rows, but {len(runs)} were recorded")
@@ -141,6 +143,7 @@ def _masks(played: Played, rows: int) -> list[npt.NDArray[np.int64] | None]:
 def _notes(rows: Sequence[Row], reading: Reading, output: Any, played: Played) -> tuple[str, ...]:
     notes = [] if played.unscored is None else [f"no evidence was recorded: {played.unscored}"]
     for row, one in enumerate(rows):
+        notes += one.notes
         if one.unverified:
             some = ", ".join(map(str, one.unverified[:_MANY])) + (", …" if len(one.unverified) > _MANY else "")
             why = "no output was given" if output is None else "the output ends before"

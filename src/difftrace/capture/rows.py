@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from difftrace.capture.adapter import Final
-from difftrace.capture.canvases import UNSEEN, events_between, filled, refuse_masked_prompt, refuse_rewrites
+from difftrace.capture.canvases import UNSEEN, Events, events_between, filled, refuse_rewrites
 from difftrace.capture.ends import generated_from, padding_of, placed
+from difftrace.capture.plausible import in_turn, refuse_changed_prompt, refuse_second_run
 from difftrace.capture.reading import Reading
 from difftrace.capture.runs import RowRun
 from difftrace.core.errors import CaptureError
@@ -28,6 +29,7 @@ class Row:
     unscored: int
     fill: int
     begin: int
+    notes: tuple[str, ...] = ()
 
 
 def row_of(
@@ -67,8 +69,7 @@ def row_of(
     events = events_between(canvases)
     if not reading.rewrites:
         refuse_rewrites(events, reading.mask_id, row)
-    if not run.ended:
-        refuse_masked_prompt(events, canvases[0], end, reading.mask_id, row)
+    notes = () if run.ended else _of_one_loop(run, events, canvases[0], end, reading, row)
     # A prompt that still is what it was is none of the loop's doing; a mask is no prompt.
     given = (np.arange(covered.size) < end) & (canvases[0] == canvases[-1])
     if reading.mask_id is not None:
@@ -84,7 +85,23 @@ def row_of(
     changed = (canvases != canvases[0]).any(axis=0)
     begin = generated_from(canvases[0], changed, end, padding_of(mask), reading.mask_id)
     fill = 0 if reading.mask_id is None else reading.mask_id
-    return Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill, begin)
+    return Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill, begin, notes)
+
+
+def _of_one_loop(run: RowRun, events: Events, initial: Ints, end: int, reading: Reading, row: int) -> tuple[str, ...]:
+    """Check that the calls of `run` are one loop's over one canvas, as far as that shows; return what is to be said."""
+    mask = reading.mask_id
+    if mask is None:
+        return ()
+    # What a loop was given whole it is there to change.
+    if (initial == mask).any() or reading.prompt_length is not None:
+        refuse_changed_prompt(events, initial, end, mask, row)
+    if not reading.rewrites:
+        return ()
+    seen = run.canvases[:-1]
+    refuse_second_run(seen, mask, row)
+    said = in_turn(seen, mask, row)
+    return () if said is None else (said,)
 
 
 def _refuse_change(last: Ints, final: Ints, step: int, row: int) -> None:

@@ -28,11 +28,13 @@ _TOLD_WITHOUT = "the steps were told without logits [rows, length, vocabulary]"
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the model on the host: R rows of W columns from canvas position `offset` on."""
+    """One call of the model on the host: R rows of W columns from canvas position `offset` on, which the call said if
+    `placed`."""
 
     ids: Tokens
     offset: int
     facts: Mapping[str, Any]
+    placed: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Played:
 @dataclass(frozen=True)
 class _Seen:
     ids: Tensor
-    offset: int | Tensor
+    offset: int | Tensor | None
     facts: Mapping[str, Any]
 
 
@@ -152,7 +154,8 @@ class Tape:
             self._mask = look.attention_mask
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
         if self._scores is not None:
-            self._scores.add(Answered(look.ids, look.offset, self._mask, logits, state))
+            offset = 0 if look.offset is None else look.offset
+            self._scores.add(Answered(look.ids, offset, self._mask, logits, state))
 
     def add_step(self, before: Any, after: Any, row: int | None = None, logits: object = None) -> None:
         """Take one step's canvases, integers [B, L] or [L], and what it was decided from, [B, L, V], if that is known.
@@ -189,7 +192,10 @@ class Tape:
         arrays = iter(_to_host(tensors))
         ids = [next(arrays) for _ in self._calls]
         starts = [int(next(arrays)) if isinstance(call.offset, Tensor) else call.offset for call in self._calls]
-        calls = [Call(*parts) for parts in zip(ids, starts, (call.facts for call in self._calls), strict=True)]
+        calls = [
+            Call(window, start or 0, call.facts, placed=start is not None)
+            for window, start, call in zip(ids, starts, self._calls, strict=True)
+        ]
         commits = [Commit(next(arrays), next(arrays), step.row, step.calls) for step in self._steps]
         mask = None if self._mask is None else next(arrays)
         prompt = None if self._prompt is None else next(arrays)

@@ -67,7 +67,19 @@ class CausalAdapter(LoopAdapter):
         return Look(ids, offset, attention_mask=mask, facts=facts)
 
     def decides(self, forwards: Sequence[Forward], mask_id: int | None) -> Sequence[bool]:
-        """All calls, but of those that read the prompt in pieces only the last."""
+        """All calls, but of those that read the prompt in pieces only the last.
+
+        Raises:
+            CaptureError: a call goes back to a shorter text.
+        """
+        ends = [forward.offset + forward.ids.shape[1] for forward in forwards]
+        back = next((index for index, (one, other) in enumerate(itertools.pairwise(ends), 1) if other < one), None)
+        if back is not None:
+            raise CaptureError(
+                f"call {back} of the model shows a text of {ends[back]} tokens, the call before it one of "
+                f"{ends[back - 1]}: several runs were recorded as one, a warm-up perhaps, or the loop takes tokens "
+                "back. Record one run at a time, or tell the steps with rec.step"
+            )
         reads = [_PREFILL in forward.facts for forward in forwards] + [False]
         return [not (now and then) for now, then in itertools.pairwise(reads)]
 
