@@ -217,3 +217,21 @@ def test_each_adapter_knows_its_engines_objects_and_no_others() -> None:
     assert {name: difftrace.record(target, mask_id=MASK).engine for name, target in named.items()} == {
         name: name for name in named
     }
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["to its length", "to its end"])
+def test_a_row_that_lost_its_ends_is_compared_with_dinfers_canvas(ends: bool) -> None:
+    model = _of("dinfer stopped early").model() if ends else TinyDenoiser()
+    made = dinfer.ThresholdParallelDecoder(Truth(model))
+    engine = dinfer.BlockWiseDiffusionLLM(model, made)
+    with difftrace.record(made, engine="dinfer", mask_id=MASK) as recorder:
+        output = engine.generate(PROMPT[:1])
+    captured = recorder.capture(output)
+    assert captured.verified
+    assert captured.trajectories[0].final.tolist() == made.truth.final[0].tolist()
+    assert recorder.capture(output[:, PROMPT.shape[1] :]) == captured
+    other = output.clone()
+    other[0, -1] = (other[0, -1] + 1) % 8
+    for wrong in (torch.full((1, 50), 7), torch.zeros(1, 3).long(), other, output[:, :-3], torch.zeros(1, 0).long()):
+        with pytest.raises(CaptureError, match="row 0 of the output is not what was recorded"):
+            recorder.capture(wrong)

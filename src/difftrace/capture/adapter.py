@@ -71,10 +71,13 @@ class Final:
         start: canvas position of the first; None leaves finding it to the recorder, which tries the whole canvas and
             the canvas without padding, and the part after the prompt, and takes the one that fits best. An engine
             without a mask that rewrites must say it, or return whole canvases.
+        thinned: whether the engine took one token, EOS, out of the row wherever it was. The canvas has to be known
+            without it, from steps that were told.
     """
 
     tokens: Tokens
     start: int | None = None
+    thinned: bool = False
 
 
 class Adapter(Protocol):

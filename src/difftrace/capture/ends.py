@@ -86,6 +86,8 @@ def placed(
     """
     last = run.canvases[-1]
     tokens = _ids_of(final, row)
+    if final.thinned:
+        return _thinned(tokens, run, end, row)
     if final.start is not None:
         return Placed(tokens, final.start)
     if tokens.size == 0:
@@ -110,6 +112,25 @@ def placed(
     begin = generated_from(initial, changed, end, padding, reading.mask_id)
     starts = [start for start in (0, padding, end, begin) if start < last.size or reading.adapter.grows]
     return Placed(tokens, _start(tokens, run, trusted, list(dict.fromkeys(starts)), begin, row))
+
+
+def _thinned(tokens: Ints, run: RowRun, end: int, row: int) -> Placed:
+    """Return the last canvas of `run`, of which `tokens` have to be all, or what lies behind the prompt, but one token.
+
+    Raises:
+        CaptureError: they are not.
+    """
+    last = run.canvases[-1]
+    whole = tokens.size in (last.size, last.size - end)
+    kept = [np.ones(last.size, dtype=bool)] if whole else [last != token for token in np.unique(last)]
+    parts = [last[keep & (np.arange(last.size) >= start)] for keep in kept for start in (0, end)]
+    if run.ended and any(np.array_equal(tokens, part) for part in parts):
+        return Placed(last, 0)
+    raise CaptureError(
+        f"row {row} of the output is not what was recorded: its {tokens.size} tokens are not those of the canvas of "
+        f"{last.size}, with or without the prompt, but for one token that was taken out everywhere. Give rec the "
+        "output of the recorded run, as the engine returned it"
+    )
 
 
 def _ids_of(final: Final, row: int) -> Ints:
