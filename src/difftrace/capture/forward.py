@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from difftrace.capture.compiled import why_not_seen
+from difftrace.capture.compiled import CALLED_COMPILED, why_not_seen
 from difftrace.capture.tape import Tape
 from difftrace.core.errors import CaptureError
 
@@ -92,7 +92,7 @@ def _wrapper(
         if not tape.open:
             return original(*args, **kwargs)
         if torch.compiler.is_compiling():
-            raise CaptureError(f"{tape.name} is called from compiled code, whose calls cannot be recorded")
+            raise CaptureError(f"{tape.name} {CALLED_COMPILED}")
         tape.claim()
         seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs})
         # The loop may write to its canvas as soon as it has the answer; a call that fails is none.

@@ -13,6 +13,7 @@ from difftrace.capture.adapter import Adapter
 from difftrace.capture.assembly import assemble
 from difftrace.capture.audit import Auditor
 from difftrace.capture.captured import Captured
+from difftrace.capture.compiled import CALLED_COMPILED, is_of_our_refusal
 from difftrace.capture.identity import Subject, sampler_identity, source_digest
 from difftrace.capture.reading import Reading
 from difftrace.capture.registry import adapter_for
@@ -137,6 +138,9 @@ class Recorder:
                 self._audit = None if self._auditor is None else self._auditor.result()
                 self._environment = self._where()
                 self._state = "is over"
+            elif is_of_our_refusal(error):
+                self._tape.failure = f"{self._tape.name} {CALLED_COMPILED}"
+                raise CaptureError(self._tape.failure) from error
             else:
                 self._tape.failure = f"the loop raised {type(error).__name__} while it was recorded"
         finally:

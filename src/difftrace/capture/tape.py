@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from difftrace.capture.callers import file_of_loop, is_compiled
+from difftrace.capture.compiled import CALLED_COMPILED
 from difftrace.capture.scores import Answered, ScoreRecorder, Scores, random_state
 from difftrace.core.errors import CaptureError
 
@@ -142,13 +143,10 @@ class Tape:
 
     def add_call(self, look: Look, logits: object = None, state: tuple[Tensor, ...] = ()) -> None:
         """Take a call that the model has answered with `logits`; `look` is a copy, `state` was as it began."""
+        if is_compiled():
+            raise CaptureError(f"{self.name} {CALLED_COMPILED}")
         if not self._calls:
             self._prompt = look.prompt
-            if is_compiled():
-                raise CaptureError(
-                    f"{self.name} is called from compiled code (torch.compile), which runs uncompiled while it is "
-                    "recorded and might decide otherwise: record the loop as it was before it was compiled"
-                )
             self.caller = file_of_loop()
         if look.attention_mask is not None:
             self._mask = look.attention_mask
