@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -22,6 +23,14 @@ def file_of_loop() -> Path | None:
         if not _is_between(_module(frame)):
             return Path(frame.f_code.co_filename)
     return None
+
+
+def file_of_class(target: object) -> Path | None:
+    """Return the file that holds the class of `target`, None where there is none."""
+    try:
+        return Path(inspect.getfile(type(target)))
+    except (TypeError, OSError):
+        return None
 
 
 def nearest(count: int) -> list[tuple[str, str]]:

@@ -147,7 +147,7 @@ class Tape:
             raise CaptureError(f"{self.name} {CALLED_COMPILED}")
         if not self._calls:
             self._prompt = look.prompt
-            self.caller = file_of_loop()
+            self.caller = self.caller or file_of_loop()
         if look.attention_mask is not None:
             self._mask = look.attention_mask
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
@@ -175,7 +175,7 @@ class Tape:
         if row is not None and (one.shape[0] != 1 or row < 0):
             raise CaptureError(f"row={row} goes with canvases [L] of that one row, not {list(one.shape)}")
         if not self._calls and not self._steps:
-            self.caller = file_of_loop()
+            self.caller = self.caller or file_of_loop()
         self._steps.append(_Step(one, other, row, len(self._calls)))
         if self._scores is not None and not self._calls:
             self._scores.add(Answered(one, 0, None, logits, self._since, _TOLD_WITHOUT))
