@@ -148,7 +148,7 @@ class Adapter(Protocol):
 
 
 class LoopAdapter:
-    """A loop that calls `model(ids)` or `model(input_ids=ids)` once a step and returns its canvases.
+    """A loop that calls `model(ids)` or `model(input_ids=ids)` once a step, for one canvas, and returns its canvases.
 
     Windows are understood where a call passes `replace_position` (its first True is where the window starts) or a
     cache that tells its length. The logits of all calls but those of guidance, made apart, are decided on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +16,6 @@ Ints = npt.NDArray[np.int32]
 
 # A position that nothing has shown yet.
 UNSEEN: Final = -1
-
-
-# What a token id may be: baselines keep 32 bits.
-_IDS: Final = 2**31
-
-
-def refuse_no_ids(ids: npt.NDArray[np.integer[Any]], what: str) -> None:
-    """Check that `ids`, called `what`, are token ids: from 0 to 2^31 - 1.
-
-    Raises:
-        CaptureError: one is not.
-    """
-    wrong = ids[(ids < 0) | (ids >= _IDS)]
-    if wrong.size:
-        raise CaptureError(f"{what} holds {wrong.flat[0]}, which is no token id: they go from 0 to {_IDS - 1}")
 
 
 @dataclass(frozen=True)

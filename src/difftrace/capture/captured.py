@@ -36,5 +36,8 @@ class Captured:
 
     @property
     def verified(self) -> bool:
-        """Whether every position's final token is what the engine returned."""
+        """Whether every position's final token is what the engine returned.
+
+        It says nothing of the way there: changes that no call of the model showed are put down to the call before.
+        """
         return not any(self.unverified)

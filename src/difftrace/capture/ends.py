@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from difftrace.capture.adapter import Adapter, Final
-from difftrace.capture.canvases import UNSEEN, refuse_no_ids
+from difftrace.capture.canvases import UNSEEN
 from difftrace.capture.reading import Reading
 from difftrace.capture.runs import RowRun
+from difftrace.capture.token_ids import refuse_no_ids
 from difftrace.core.errors import CaptureError
 
 Ints = npt.NDArray[np.int32]

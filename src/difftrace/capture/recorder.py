@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from difftrace.capture.adapter import Adapter
+from difftrace.capture.asked import scalars, truth_value, whole_number
 from difftrace.capture.assembly import assemble
 from difftrace.capture.audit import Auditor
 from difftrace.capture.captured import Captured
@@ -61,26 +62,27 @@ def record(
     `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
     that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
-    The loop must call the model in this process, in one thread, uncompiled and with token ids; each call is a step
-    unless the adapter knows better. It is not waited for the device before the context has ended.
+    The loop must call the model in this process, in one thread, uncompiled and with token ids, for one run over one
+    canvas; each call is a step unless the adapter knows better. It is not waited for the device before the context has
+    ended.
 
     Raises:
-        CaptureError: the model cannot be recorded, or there is no such engine; in the context also what is wrong with a
-            call.
+        CaptureError: the model cannot be recorded, an argument is of another kind, or there is no such engine; in the
+            context also what is wrong with a call.
     """
     if keep not in ("decisions", "evidence"):
         raise CaptureError(f"keep must be decisions or evidence, not {keep!r}")
+    given, prompt = whole_number(mask_id, "mask_id"), whole_number(prompt_length, "prompt_length")
+    changes, named = truth_value(rewrites, "rewrites"), scalars(arguments)
     subject = Subject.of(model)
     adapter = adapter_for(subject.target, engine)
-    mask = adapter.mask_id(subject.target) if mask_id is None else mask_id
-    changes = adapter.rewrites if rewrites is None else rewrites
+    mask = adapter.mask_id(subject.target) if given is None else given
+    changes = adapter.rewrites if changes is None else changes
     scored = keep == "evidence" and (adapter.candidates == "next" or (mask is not None and not adapter.grows))
     scores = ScoreRecorder(None if adapter.candidates == "next" else mask, adapter.shift) if scored else None
     tape = Tape(type(subject.target).__name__, scores)
     auditor = Auditor(lambda: tape.answered) if audit else None
-    return Recorder(
-        subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, auditor, across_ranks
-    )
+    return Recorder(subject, Reading(adapter, mask, changes, prompt), named, tape, auditor, across_ranks)
 
 
 class Recorder:

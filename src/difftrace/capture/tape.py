@@ -16,6 +16,7 @@ from torch import Tensor
 from difftrace.capture.callers import file_of_loop, is_compiled
 from difftrace.capture.compiled import CALLED_COMPILED
 from difftrace.capture.scores import Answered, ScoreRecorder, Scores, random_state
+from difftrace.capture.token_ids import refuse_no_ids
 from difftrace.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class Tape:
                 f"before {list(one.shape)} and after {list(other.shape)} differ in shape: loops whose canvas grows or "
                 "shrinks within a step cannot be recorded"
             )
+        if row is not None and (isinstance(row, bool) or not isinstance(row, int)):
+            raise CaptureError(f"row={row!r:.80}: it must be the number of a row")
         if row is not None and (one.shape[0] != 1 or row < 0):
             raise CaptureError(f"row={row} goes with canvases [L] of that one row, not {list(one.shape)}")
         if not self._calls and not self._steps:
@@ -194,7 +197,12 @@ class Tape:
             Call(window, start or 0, call.facts, placed=start is not None)
             for window, start, call in zip(ids, starts, self._calls, strict=True)
         ]
+        for index, call in enumerate(calls):
+            _check_ids(call.ids, f"call {index} of the model")
         commits = [Commit(next(arrays), next(arrays), step.row, step.calls) for step in self._steps]
+        for index, commit in enumerate(commits):
+            for name, canvas in (("before", commit.before), ("after", commit.after)):
+                _check_ids(canvas, f"call {index} of rec.step, {name},")
         mask = None if self._mask is None else next(arrays)
         prompt = None if self._prompt is None else next(arrays)
         if self._scores is None:
@@ -206,13 +214,22 @@ class Tape:
         self._calls, self._steps, self._mask, self._prompt, self._scores = [], [], None, None, None
 
     def _canvas(self, name: str, canvas: Any) -> Tensor:
-        ids = canvas if isinstance(canvas, Tensor) else torch.as_tensor(np.asarray(canvas))
-        if ids.is_floating_point() or ids.dim() not in (1, 2):
+        try:
+            ids = canvas if isinstance(canvas, Tensor) else torch.as_tensor(np.asarray(canvas))
+        except (TypeError, ValueError) as error:
+            raise CaptureError(f"{name} must be a canvas of token ids, [B, L] or [L]: {error}") from error
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.dim() not in (1, 2):
             raise CaptureError(
                 f"{name} must be a canvas of token ids, [B, L] or [L], not {ids.dtype} {list(ids.shape)}"
             )
         ids = ids.detach().clone()
         return ids if ids.dim() == 2 else ids.unsqueeze(0)
+
+
+def _check_ids(ids: Tokens, what: str) -> None:
+    if not ids.size:
+        raise CaptureError(f"{what} shows no tokens: its canvas is {list(ids.shape)}")
+    refuse_no_ids(ids, what)
 
 
 def _to_host(tensors: Sequence[Tensor]) -> list[Tokens]:
