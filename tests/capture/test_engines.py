@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,3 +219,44 @@ def test_each_adapter_knows_its_engines_objects_and_no_others() -> None:
     assert {name: difftrace.record(target, mask_id=MASK).engine for name, target in named.items()} == {
         name: name for name in named
     }
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["to its length", "to its end"])
+def test_a_row_that_lost_its_ends_is_compared_with_dinfers_canvas(ends: bool) -> None:
+    model = _of("dinfer stopped early").model() if ends else TinyDenoiser()
+    made = dinfer.ThresholdParallelDecoder(Truth(model))
+    engine = dinfer.BlockWiseDiffusionLLM(model, made)
+    with difftrace.record(made, engine="dinfer", mask_id=MASK) as recorder:
+        output = engine.generate(PROMPT[:1])
+    captured = recorder.capture(output)
+    assert captured.verified
+    assert captured.trajectories[0].final.tolist() == made.truth.final[0].tolist()
+    assert recorder.capture(output[:, PROMPT.shape[1] :]) == captured
+    other = output.clone()
+    other[0, -1] = (other[0, -1] + 1) % 8
+    for wrong in (torch.full((1, 50), 7), torch.zeros(1, 3).long(), other, output[:, :-3], torch.zeros(1, 0).long()):
+        with pytest.raises(CaptureError, match="row 0 of the output is not what was recorded"):
+            recorder.capture(wrong)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm", "dinfer"])
+def test_the_source_that_is_a_suspect_is_the_engines(engine: str) -> None:
+    model = TinyDenoiser()
+    truth = Truth(model)
+    made, module, loop = {
+        "sglang": lambda: (one := sglang.LowConfidence(truth), sglang, lambda: sglang.serve(model, one, PROMPT)),
+        "vllm": lambda: (
+            one := vllm_plugin.Llada2DefaultRemaskingPolicy(),
+            vllm_plugin,
+            lambda: vllm_plugin.serve(model, one, PROMPT[:1], truth=truth),
+        ),
+        "dinfer": lambda: (
+            one := dinfer.ThresholdParallelDecoder(truth),
+            dinfer,
+            lambda: dinfer.BlockWiseDiffusionLLM(model, one).generate(PROMPT[:1]),
+        ),
+    }[engine]()
+    with difftrace.record(made, mask_id=MASK) as recorder:
+        output = loop()
+    digest = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    assert recorder.run(output).environment["sampler_source"] == f"sha256:{digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -258,3 +259,28 @@ def test_calls_for_guidance_that_are_not_recognised_are_named(scorer: Any, canva
     shown = [canvas("12__"), canvas("12__"), canvas("___4"), canvas("12_4")]
     with pytest.raises(CaptureError, match="step 1, row 0: position 0 of the prompt became the mask"):
         _record(scorer, shown, canvas("1234"))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the class's", "its own"])
+def test_a_copy_made_while_recording_is_not_recorded(canvas: Canvas, own: bool) -> None:
+    model = torch.nn.Embedding(10, 10).requires_grad_(False)
+    if own:
+        model.forward = _ones  # type: ignore[method-assign]
+    with difftrace.record(model, mask_id=MASK) as rec:
+        twin = copy.deepcopy(model)
+        # What the model is put together with again where it is taken apart, as for another process.
+        made, arguments = model.forward.__reduce__()
+        model(canvas("1_"))
+        answer = twin(canvas("1_"))
+    assert rec.capture(canvas("12")).trajectories[0].num_steps == 1
+    assert torch.equal(answer, model(canvas("1_")))
+    assert made(*arguments) == model.forward
+    twin.weight.zero_()
+    again = copy.deepcopy(twin)
+    assert torch.equal(again(canvas("1_")), _ones(canvas("1_")) if own else torch.zeros(1, 2, 10))
+    assert torch.equal(twin(canvas("1_")), again(canvas("1_")))
+    assert ("forward" in vars(model)) is own
+
+
+def _ones(input: Tensor) -> Tensor:  # noqa: A002
+    return torch.ones(*input.shape, 10)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ Tokens = npt.NDArray[np.int64]
 
 # Under which names published models take their canvas and how many of its positions their cache holds.
 _INPUTS = ("input_ids", "x", "tokens", "idx")
+# What else holds integers.
+_NO_INPUTS = ("attention_mask", "position_ids", "token_type_ids", "cache_position", "replace_position", "labels")
 _CACHES = ("past_key_values", "past_key_value", "cache")
 
 
@@ -31,14 +33,15 @@ class Look:
 
     Attributes:
         ids: token ids, integers [R, W] or [W]: a window of R canvases. The recorder makes its own copy.
-        offset: canvas position of the first column; a 0-dimensional tensor where only the device knows it.
+        offset: canvas position of the first column; a 0-dimensional tensor where only the device knows it. None where
+            the call does not say: then it is 0, and no call may show less than one before it.
         attention_mask: 1 where the canvas is attended to, else 0, [R, M]; columns count from canvas position 0.
         prompt: the prompt [B, P] where it lies outside the canvas.
         facts: whatever else of the call the adapter wants to see again in `Forward.facts`; no tensors.
     """
 
     ids: Tensor
-    offset: int | Tensor = 0
+    offset: int | Tensor | None = 0
     attention_mask: Tensor | None = None
     prompt: Tensor | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -66,11 +69,15 @@ class Final:
     Attributes:
         tokens: token ids [n].
         start: canvas position of the first; None leaves finding it to the recorder, which tries the whole canvas and
-            the canvas without padding, and the part after the prompt.
+            the canvas without padding, and the part after the prompt, and takes the one that fits best. An engine
+            without a mask that rewrites must say it, or return whole canvases.
+        thinned: whether the engine took one token, EOS, out of the row wherever it was. The canvas has to be known
+            without it, from steps that were told.
     """
 
     tokens: Tokens
     start: int | None = None
+    thinned: bool = False
 
 
 class Adapter(Protocol):
@@ -141,7 +148,7 @@ class Adapter(Protocol):
 
 
 class LoopAdapter:
-    """A loop that calls `model(ids)` or `model(input_ids=ids)` once a step and returns its canvases.
+    """A loop that calls `model(ids)` or `model(input_ids=ids)` once a step, for one canvas, and returns its canvases.
 
     Windows are understood where a call passes `replace_position` (its first True is where the window starts) or a
     cache that tells its length. The logits of all calls but those of guidance, made apart, are decided on.
@@ -181,12 +188,23 @@ class LoopAdapter:
         )
 
     def ids(self, arguments: Mapping[str, Any]) -> Tensor:
-        """Return the token ids among `arguments`: under a usual name, else the first."""
+        """Return the token ids among `arguments`: under a usual name, else the first rows of integers, or only row.
+
+        Raises:
+            CaptureError: there are none, or several single rows, one of which may be times.
+        """
         named = next((arguments[name] for name in _INPUTS if isinstance(arguments.get(name), Tensor)), None)
-        found = next(iter(arguments.values()), None) if named is None else named
-        if isinstance(found, Tensor) and not found.is_floating_point() and found.dtype != torch.bool:
-            return found
-        if arguments.get("inputs_embeds") is not None or isinstance(found, Tensor):
+        given = {name: value for name, value in arguments.items() if name not in _NO_INPUTS}
+        found = [value for value in (given.values() if named is None else (named,)) if _are_integers(value)]
+        found = [value for value in found if value.dim() > 1] or found
+        if found and (found[0].dim() > 1 or len(found) == 1):
+            return found[0]
+        if found:
+            raise CaptureError(
+                f"the loop calls the model with several rows of integers ({', '.join(given)}), any of which may be its "
+                "token ids: write an adapter whose ids() says which"
+            )
+        if arguments.get("inputs_embeds") is not None or any(isinstance(one, Tensor) for one in arguments.values()):
             raise CaptureError(
                 "the loop calls the model with embeddings (inputs_embeds) instead of token ids, which say nothing of "
                 "the canvas: give rec.step(before, after) the canvases"
@@ -222,8 +240,15 @@ class LoopAdapter:
         return None
 
 
-def window_offset(arguments: Mapping[str, Any]) -> int | Tensor:
-    """Return where the window of a call starts: the first True of `replace_position` [R, L], else the cache's length.
+def _are_integers(value: Any) -> TypeGuard[Tensor]:
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def window_offset(arguments: Mapping[str, Any]) -> int | Tensor | None:
+    """Return where the window of a call starts: the first True of `replace_position` [R, L], else the cache's length,
+    else None.
 
     Found on Fast-dLLM's loops (NVlabs/Fast-dLLM, generate.py): baseline, prefix cache and dual cache.
     """
@@ -233,7 +258,7 @@ def window_offset(arguments: Mapping[str, Any]) -> int | Tensor:
     for name in _CACHES:
         if arguments.get(name) is not None:
             return cache_length(arguments[name])
-    return 0
+    return None
 
 
 def cache_length(cache: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -24,6 +25,14 @@ def file_of_loop() -> Path | None:
     return None
 
 
+def file_of_class(target: object) -> Path | None:
+    """Return the file that holds the class of `target`, None where there is none."""
+    try:
+        return Path(inspect.getfile(type(target)))
+    except (TypeError, OSError):
+        return None
+
+
 def nearest(count: int) -> list[tuple[str, str]]:
     """Return module and function of the `count` frames that are nearest to the call of the model."""
     found: list[tuple[str, str]] = []
@@ -39,7 +48,10 @@ def nearest(count: int) -> list[tuple[str, str]]:
 def is_compiled() -> bool:
     """Say whether code that torch.compile made is calling; seen only where it fell back on Python."""
     module, context = _COMPILER
-    return any(_module(frame) == module and type(frame.f_locals.get("self")).__name__ == context for frame in _stack())
+    # Asked at every call: looking through the stack is left out where nothing can be compiled.
+    return module in sys.modules and any(
+        _module(frame) == module and type(frame.f_locals.get("self")).__name__ == context for frame in _stack()
+    )
 
 
 @lru_cache(maxsize=256)

@@ -85,20 +85,3 @@ def refuse_rewrites(events: Events, mask_id: int | None, row: int) -> None:
             f"{events.tokens[at]}, but this engine never changes what it has committed. Either several runs were "
             "recorded as one, or the loop remasks or edits: then record it with rewrites=True"
         )
-
-
-def refuse_masked_prompt(events: Events, initial: Ints, end: int, mask_id: int | None, row: int) -> None:
-    """Check that the prompt, what `initial` [L] gives before position `end`, was never masked: no loop does that.
-
-    Raises:
-        CaptureError: it was, so that calls made for guidance were taken for steps.
-    """
-    given = (events.positions < end) & (initial[events.positions] != mask_id)
-    masked = given & (events.tokens == mask_id)
-    if mask_id is not None and masked.any():
-        at = int(masked.argmax())
-        raise CaptureError(
-            f"step {events.steps[at]}, row {row}: position {events.positions[at]} of the prompt became the mask. The "
-            "loop calls the model for guidance in a way that this engine's adapter does not know: name its engine, "
-            "tell the steps with rec.step, or write an adapter whose decides() or look() leaves those calls out"
-        )

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
+
+from difftrace.core.errors import CaptureError
+
+# Follows the name of a model.
+CALLED_COMPILED: Final = (
+    "is called from compiled code (torch.compile), which runs uncompiled while it is recorded and might decide "
+    "otherwise: record the loop as it was before it was compiled (generate of transformers: disable_compile=True)"
+)
 
 _ADVICE = "record it before it is compiled, or give rec.step(before, after) the canvases with engine='steps'"
 
@@ -20,6 +29,21 @@ def why_not_seen(target: Any) -> str | None:
     if any(hasattr(part, "_torchdynamo_orig_callable") for part in _forwards(target)):
         return f"its forward was compiled by torch.compile; {_ADVICE}"
     return None
+
+
+def is_of_our_refusal(error: BaseException) -> bool:
+    """Say whether torch's compiler raised `error` because the model's calls are refused within compiled code.
+
+    What is raised while it reads code comes out as an error of its own where nothing else may run (fullgraph=True).
+    """
+    parts = [part for part in _chain(error) if type(part).__module__.startswith("torch._dynamo")]
+    return any(CaptureError.__name__ in str(part) for part in parts)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _forwards(target: Any) -> list[Any]:

@@ -5,16 +5,18 @@ Hooks of `torch.nn.Module` do not do: code that calls `self.forward` fires none.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import threading
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from difftrace.capture.compiled import why_not_seen
+from difftrace.capture.compiled import CALLED_COMPILED, why_not_seen
 from difftrace.capture.tape import Tape
 from difftrace.core.errors import CaptureError
 
@@ -42,7 +44,7 @@ def wrapped(
     with _ATTACHING:
         original = _forward_of(target)
         own = vars(target).get("forward")
-        wrapper = _wrapper(original, tape, look, logits)
+        wrapper = _wrapper(target, original, own, tape, look, logits)
         # Past a module's own __setattr__, which some wrappers redirect.
         vars(target)["forward"] = wrapper
         tape.sees_calls = True
@@ -80,31 +82,62 @@ def _forward_of(target: Any) -> Callable[..., Any]:
 
 
 def _wrapper(
+    target: Any,
     original: Callable[..., Any],
+    own: Any,
     tape: Tape,
     look: Callable[[Mapping[str, Any]], Look | None],
     logits: Callable[[Any], Any],
 ) -> Callable[..., Any]:
     names = _positional(original)
 
-    @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not tape.open:
             return original(*args, **kwargs)
         if torch.compiler.is_compiling():
-            raise CaptureError(f"{tape.name} is called from compiled code, whose calls cannot be recorded")
+            raise CaptureError(f"{tape.name} {CALLED_COMPILED}")
         tape.claim()
         seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs})
         # The loop may write to its canvas as soon as it has the answer; a call that fails is none.
         if seen is None:
             return original(*args, **kwargs)
-        copy, state = tape.copy(seen), tape.random_state()
+        copied, state = tape.copy(seen), tape.random_state()
         answer = original(*args, **kwargs)
-        tape.add_call(copy, logits(answer), state)
+        tape.add_call(copied, logits(answer), state)
         return answer
 
-    setattr(forward, _TAPE, tape)
-    return forward
+    wrapper = _Wrapper(forward, original, target, own)
+    setattr(wrapper, _TAPE, tape)
+    return wrapper
+
+
+class _Wrapper:
+    """Calls `forward`, and looks like `original`. A copy of its owner, deep or pickled, gets the forward that it would
+    have without a recording: `own` where the instance had one, else its class's."""
+
+    def __init__(self, forward: Callable[..., Any], original: Callable[..., Any], owner: Any, own: Any) -> None:
+        functools.update_wrapper(self, original)
+        self._forward = forward
+        self._owner = owner
+        self._own = own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._forward(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self._own is not None:
+            return copy.deepcopy(self._own, memo)
+        # Without its owner it is copied as a function is.
+        made = memo.get(id(self._owner))
+        return self if made is None else types.MethodType(type(made).forward, made)
+
+    def __reduce__(self) -> Any:
+        # The owner has no forward of its own yet when it is put together again.
+        return (_itself, (self._own,)) if self._own is not None else (getattr, (self._owner, "forward"))
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _positional(original: Callable[..., Any]) -> Callable[[int], list[str]]:

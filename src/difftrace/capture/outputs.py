@@ -42,10 +42,17 @@ def _of_sequence(output: Sequence[Any]) -> list[npt.NDArray[np.int64]] | None:
         return [np.array(output, dtype=np.int64)]
     if isinstance(output, tuple):
         return finals_of(output[0])
-    rows = [finals_of(one) if not isinstance(one, tuple) else _of_sequence(list(one)) for one in output]
-    if any(row is None or len(row) != 1 for row in rows):
-        return None
-    return [row[0] for row in rows if row is not None]
+    rows = [_row_of(one) for one in output]
+    found = [row for row in rows if row is not None]
+    return found if len(found) == len(rows) else None
+
+
+def _row_of(one: Any) -> npt.NDArray[np.int64] | None:
+    """Return the one row that `one` is, empty where an answer was cut to nothing; None where it is none."""
+    if isinstance(one, (list, tuple)) and not one:
+        return np.zeros(0, dtype=np.int64)
+    rows = _of_sequence(list(one)) if isinstance(one, tuple) else finals_of(one)
+    return rows[0] if rows is not None and len(rows) == 1 else None
 
 
 def _is_id(value: object) -> bool:

@@ -10,10 +10,13 @@ from types import TracebackType
 from typing import Any, Literal
 
 from difftrace.capture.adapter import Adapter
-from difftrace.capture.assembly import Reading, assemble
+from difftrace.capture.asked import scalars, truth_value, whole_number
+from difftrace.capture.assembly import assemble
 from difftrace.capture.audit import Auditor
 from difftrace.capture.captured import Captured
+from difftrace.capture.compiled import CALLED_COMPILED, is_of_our_refusal
 from difftrace.capture.identity import Subject, sampler_identity, source_digest
+from difftrace.capture.reading import Reading
 from difftrace.capture.registry import adapter_for
 from difftrace.capture.scores import ScoreRecorder
 from difftrace.capture.tape import Played, Tape
@@ -51,33 +54,35 @@ def record(
     one that its configuration names. `engine` names the adapter ("auto" picks one), or is one. `arguments` are the
     loop's, kept in the baseline so that runs with others are told apart. `rewrites` says whether the loop changes what
     it has committed, by default what the adapter says. `prompt_length` is where the prompt ends on the canvas, by
-    default where the last masks begin. `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also
-    what the model said at the positions that were committed, for engines with a mask whose calls return logits. `audit`
-    also notes every random draw and every selection with ties at its boundary, which takes about as long again as a
-    small model on a CPU does: `capture(out).audit`, and below a failing check.
+    default where the last masks begin; a text begins where its row was first filled or changed, if that is earlier.
+    `keep` is how much is recorded: `decisions`, the trajectories; `evidence`, also what the model said at the positions
+    that were committed, for engines with a mask whose calls return logits. `audit` also notes every random draw and
+    every selection with ties at its boundary, which takes about as long again as a small model on a CPU does:
+    `capture(out).audit`, and below a failing check.
     `across_ranks` says that every rank of torch.distributed's default group records the same run: `run` then makes sure
     that all of them decided alike, and every rank has to call it. Nothing changes where there is no group.
 
-    The loop must call the model in this process, in one thread, uncompiled and with token ids; each call is a step
-    unless the adapter knows better. It is not waited for the device before the context has ended.
+    The loop must call the model in this process, in one thread, uncompiled and with token ids, for one run over one
+    canvas; each call is a step unless the adapter knows better. It is not waited for the device before the context has
+    ended.
 
     Raises:
-        CaptureError: the model cannot be recorded, or there is no such engine; in the context also what is wrong with a
-            call.
+        CaptureError: the model cannot be recorded, an argument is of another kind, or there is no such engine; in the
+            context also what is wrong with a call.
     """
     if keep not in ("decisions", "evidence"):
         raise CaptureError(f"keep must be decisions or evidence, not {keep!r}")
+    given, prompt = whole_number(mask_id, "mask_id"), whole_number(prompt_length, "prompt_length")
+    changes, named = truth_value(rewrites, "rewrites"), scalars(arguments)
     subject = Subject.of(model)
     adapter = adapter_for(subject.target, engine)
-    mask = adapter.mask_id(subject.target) if mask_id is None else mask_id
-    changes = adapter.rewrites if rewrites is None else rewrites
+    mask = adapter.mask_id(subject.target) if given is None else given
+    changes = adapter.rewrites if changes is None else changes
     scored = keep == "evidence" and (adapter.candidates == "next" or (mask is not None and not adapter.grows))
     scores = ScoreRecorder(None if adapter.candidates == "next" else mask, adapter.shift) if scored else None
     tape = Tape(type(subject.target).__name__, scores)
     auditor = Auditor(lambda: tape.answered) if audit else None
-    return Recorder(
-        subject, Reading(adapter, mask, changes, prompt_length), dict(arguments or {}), tape, auditor, across_ranks
-    )
+    return Recorder(subject, Reading(adapter, mask, changes, prompt), named, tape, auditor, across_ranks)
 
 
 class Recorder:
@@ -135,6 +140,9 @@ class Recorder:
                 self._audit = None if self._auditor is None else self._auditor.result()
                 self._environment = self._where()
                 self._state = "is over"
+            elif is_of_our_refusal(error):
+                self._tape.failure = f"{self._tape.name} {CALLED_COMPILED}"
+                raise CaptureError(self._tape.failure) from error
             else:
                 self._tape.failure = f"the loop raised {type(error).__name__} while it was recorded"
         finally:
@@ -216,7 +224,10 @@ class Recorder:
         used = {int(token) for one in found for column in (one.initial, one.tokens) for token in column}
         return replace(
             run,
-            texts=tuple(tokenizer.decode(one.final[captured.prompt_end :].tolist()) for one in found),
+            texts=tuple(
+                tokenizer.decode(one.final[begin:].tolist())
+                for one, begin in zip(found, captured.generated_from, strict=True)
+            ),
             prompt_texts=tuple(tokenizer.decode(one.prompt.tolist()) for one in found),
             pieces={token: tokenizer.piece(token) for token in sorted(used)},
         )

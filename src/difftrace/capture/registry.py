@@ -42,13 +42,13 @@ def adapter_for(target: Any, engine: str | Adapter) -> Adapter:
     Those of other distributions are asked before this package's.
 
     Raises:
-        CaptureError: there is none of that name, or it cannot be loaded.
+        CaptureError: there is none of that name, or one that has to be asked cannot be loaded or fails.
     """
     if not isinstance(engine, str):
         return _checked(engine, f"engine={engine!r:.80}")
     if engine != "auto":
         return _named(engine)
-    return next(adapter for adapter in _all() if adapter.matches(target))
+    return next(adapter for adapter in _all() if _matches(adapter, target))
 
 
 def names() -> list[str]:
@@ -60,6 +60,17 @@ def names() -> list[str]:
 def _points() -> tuple[EntryPoint, ...]:
     """Return the entry points of what is installed; finding them takes milliseconds."""
     return tuple(entry_points(group=GROUP))
+
+
+def _matches(adapter: Adapter, target: Any) -> bool:
+    try:
+        return adapter.matches(target)
+    except Exception as error:
+        raise CaptureError(
+            f"the adapter {adapter.name!r} ({type(adapter).__module__}) fails when asked whether a "
+            f"{type(target).__name__} is its engine's, {type(error).__name__}: {error}. Name the engine (engine=), or "
+            "mend its matches(), which may not raise"
+        ) from error
 
 
 def _named(name: str) -> Adapter:

@@ -25,6 +25,9 @@ from difftrace.sampling.step import Step
 _HOLD: Final = 32 << 20
 _STACKED: Final = 1 << 18
 
+# What torch reduces.
+_DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -78,14 +81,20 @@ class ScoreRecorder:
         ids, logits = call.ids, call.logits
         if not isinstance(logits, Tensor) or not self._fits(logits, ids) or not logits.is_floating_point():
             self.problem = call.lacking
+        elif not logits.numel() or logits.dtype not in _DTYPES:
+            self.problem = f"the logits are {str(logits.dtype).removeprefix('torch.')} {list(logits.shape)}"
         elif self._shape is not None and self._shape != (ids.shape[0], logits.shape[-1]):
             self.problem = "the model was called with other numbers of rows"
         if self.problem is not None or not isinstance(logits, Tensor):
             self._recorder, self._first, self._waiting = None, None, []
             return
+        if ids.device != logits.device:
+            # Models that are spread over devices take ids where their first part is.
+            ids = ids.to(logits.device, non_blocking=True)
         if self._first is None:
             self._shape = (ids.shape[0], logits.shape[-1])
-            self._first = ids.new_zeros(ids.shape[0]) if self._mask_id is None else _first(call)
+            first = ids.new_zeros(ids.shape[0]) if self._mask_id is None else _first(call)
+            self._first = first.to(ids.device, non_blocking=True)
             self._recorder = None if logits.device.type == "cpu" else EvidenceRecorder(self._first)
         self._states.append(call.random_state)
         self._waiting.append(self._answer(ids, logits.detach(), call.offset))

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from difftrace.capture.callers import file_of_loop, is_compiled
+from difftrace.capture.compiled import CALLED_COMPILED
 from difftrace.capture.scores import Answered, ScoreRecorder, Scores, random_state
+from difftrace.capture.token_ids import refuse_no_ids
 from difftrace.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -28,11 +30,13 @@ _TOLD_WITHOUT = "the steps were told without logits [rows, length, vocabulary]"
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the model on the host: R rows of W columns from canvas position `offset` on."""
+    """One call of the model on the host: R rows of W columns from canvas position `offset` on, which the call said if
+    `placed`."""
 
     ids: Tokens
     offset: int
     facts: Mapping[str, Any]
+    placed: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Played:
 @dataclass(frozen=True)
 class _Seen:
     ids: Tensor
-    offset: int | Tensor
+    offset: int | Tensor | None
     facts: Mapping[str, Any]
 
 
@@ -140,19 +144,17 @@ class Tape:
 
     def add_call(self, look: Look, logits: object = None, state: tuple[Tensor, ...] = ()) -> None:
         """Take a call that the model has answered with `logits`; `look` is a copy, `state` was as it began."""
+        if is_compiled():
+            raise CaptureError(f"{self.name} {CALLED_COMPILED}")
         if not self._calls:
             self._prompt = look.prompt
-            if is_compiled():
-                raise CaptureError(
-                    f"{self.name} is called from compiled code (torch.compile), which runs uncompiled while it is "
-                    "recorded and might decide otherwise: record the loop as it was before it was compiled"
-                )
-            self.caller = file_of_loop()
+            self.caller = self.caller or file_of_loop()
         if look.attention_mask is not None:
             self._mask = look.attention_mask
         self._calls.append(_Seen(look.ids, look.offset, look.facts))
         if self._scores is not None:
-            self._scores.add(Answered(look.ids, look.offset, self._mask, logits, state))
+            offset = 0 if look.offset is None else look.offset
+            self._scores.add(Answered(look.ids, offset, self._mask, logits, state))
 
     def add_step(self, before: Any, after: Any, row: int | None = None, logits: object = None) -> None:
         """Take one step's canvases, integers [B, L] or [L], and what it was decided from, [B, L, V], if that is known.
@@ -171,10 +173,12 @@ class Tape:
                 f"before {list(one.shape)} and after {list(other.shape)} differ in shape: loops whose canvas grows or "
                 "shrinks within a step cannot be recorded"
             )
+        if row is not None and (isinstance(row, bool) or not isinstance(row, int)):
+            raise CaptureError(f"row={row!r:.80}: it must be the number of a row")
         if row is not None and (one.shape[0] != 1 or row < 0):
             raise CaptureError(f"row={row} goes with canvases [L] of that one row, not {list(one.shape)}")
         if not self._calls and not self._steps:
-            self.caller = file_of_loop()
+            self.caller = self.caller or file_of_loop()
         self._steps.append(_Step(one, other, row, len(self._calls)))
         if self._scores is not None and not self._calls:
             self._scores.add(Answered(one, 0, None, logits, self._since, _TOLD_WITHOUT))
@@ -189,8 +193,16 @@ class Tape:
         arrays = iter(_to_host(tensors))
         ids = [next(arrays) for _ in self._calls]
         starts = [int(next(arrays)) if isinstance(call.offset, Tensor) else call.offset for call in self._calls]
-        calls = [Call(*parts) for parts in zip(ids, starts, (call.facts for call in self._calls), strict=True)]
+        calls = [
+            Call(window, start or 0, call.facts, placed=start is not None)
+            for window, start, call in zip(ids, starts, self._calls, strict=True)
+        ]
+        for index, call in enumerate(calls):
+            _check_ids(call.ids, f"call {index} of the model")
         commits = [Commit(next(arrays), next(arrays), step.row, step.calls) for step in self._steps]
+        for index, commit in enumerate(commits):
+            for name, canvas in (("before", commit.before), ("after", commit.after)):
+                _check_ids(canvas, f"call {index} of rec.step, {name},")
         mask = None if self._mask is None else next(arrays)
         prompt = None if self._prompt is None else next(arrays)
         if self._scores is None:
@@ -202,13 +214,22 @@ class Tape:
         self._calls, self._steps, self._mask, self._prompt, self._scores = [], [], None, None, None
 
     def _canvas(self, name: str, canvas: Any) -> Tensor:
-        ids = canvas if isinstance(canvas, Tensor) else torch.as_tensor(np.asarray(canvas))
-        if ids.is_floating_point() or ids.dim() not in (1, 2):
+        try:
+            ids = canvas if isinstance(canvas, Tensor) else torch.as_tensor(np.asarray(canvas))
+        except (TypeError, ValueError) as error:
+            raise CaptureError(f"{name} must be a canvas of token ids, [B, L] or [L]: {error}") from error
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.dim() not in (1, 2):
             raise CaptureError(
                 f"{name} must be a canvas of token ids, [B, L] or [L], not {ids.dtype} {list(ids.shape)}"
             )
         ids = ids.detach().clone()
         return ids if ids.dim() == 2 else ids.unsqueeze(0)
+
+
+def _check_ids(ids: Tokens, what: str) -> None:
+    if not ids.size:
+        raise CaptureError(f"{what} shows no tokens: its canvas is {list(ids.shape)}")
+    refuse_no_ids(ids, what)
 
 
 def _to_host(tensors: Sequence[Tensor]) -> list[Tokens]:

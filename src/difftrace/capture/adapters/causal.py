@@ -7,7 +7,8 @@ ended are filled up with padding. Loops of one's own that call the model in this
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import torch
@@ -15,10 +16,15 @@ from torch import Tensor
 
 from difftrace.capture.adapter import Forward, Look, LoopAdapter, batch_mask, cache_length
 from difftrace.capture.callers import nearest
+from difftrace.capture.forward import wrapped
+from difftrace.capture.tape import Tape
 from difftrace.core.errors import CaptureError
 
 _GENERATION: Final = "transformers.generation.utils"
 _PREFILL: Final = "prefill"
+
+# Where `generate` keeps the model that it compiles for a static cache, and how it did.
+_COMPILED: Final = ("_compiled_call", "_last_compile_config")
 
 # Which of its methods do something else than append a token to every row.
 _OTHERS: Final = {
@@ -49,6 +55,10 @@ class CausalAdapter(LoopAdapter):
         """None."""
         return None
 
+    def attach(self, target: Any, tape: Tape) -> AbstractContextManager[None]:
+        """Wrap the instance's `forward`, and drop what `generate` compiled around it."""
+        return _attached(target, tape, self)
+
     def look(self, arguments: Mapping[str, Any]) -> Look | None:
         """Take the window, and whether the prompt is being read; calls that only guidance makes are left out."""
         callers = nearest(2)
@@ -67,9 +77,32 @@ class CausalAdapter(LoopAdapter):
         return Look(ids, offset, attention_mask=mask, facts=facts)
 
     def decides(self, forwards: Sequence[Forward], mask_id: int | None) -> Sequence[bool]:
-        """All calls, but of those that read the prompt in pieces only the last."""
+        """All calls, but of those that read the prompt in pieces only the last.
+
+        Raises:
+            CaptureError: a call goes back to a shorter text.
+        """
+        ends = [forward.offset + forward.ids.shape[1] for forward in forwards]
+        back = next((index for index, (one, other) in enumerate(itertools.pairwise(ends), 1) if other < one), None)
+        if back is not None:
+            raise CaptureError(
+                f"call {back} of the model shows a text of {ends[back]} tokens, the call before it one of "
+                f"{ends[back - 1]}: several runs were recorded as one, a warm-up perhaps, or the loop takes tokens "
+                "back. Record one run at a time, or tell the steps with rec.step"
+            )
         reads = [_PREFILL in forward.facts for forward in forwards] + [False]
         return [not (now and then) for now, then in itertools.pairwise(reads)]
+
+
+@contextmanager
+def _attached(target: Any, tape: Tape, adapter: CausalAdapter) -> Iterator[None]:
+    before = getattr(target, _COMPILED[0], None)
+    try:
+        with wrapped(target, tape, adapter.look, adapter.logits):
+            yield
+    finally:
+        for name in _COMPILED if before is None else ():
+            getattr(target, "__dict__", {}).pop(name, None)
 
 
 def _behind(cache: Any) -> int | Tensor:

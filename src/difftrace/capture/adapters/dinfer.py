@@ -32,8 +32,7 @@ class DInferAdapter(LoopAdapter):
     def finals(self, output: Any) -> Sequence[Final] | None:
         """Return the rows of a batch, which is whole; a single row has lost its EOS, wherever they were."""
         found = super().finals(output)
-        # The canvas is known to its end without it, and tokens that have moved cannot be held against it.
-        return [Final(found[0].tokens[:0], start=0)] if found is not None and len(found) == 1 else found
+        return [Final(found[0].tokens, thinned=True)] if found is not None and len(found) == 1 else found
 
     def attach(self, target: Any, tape: Tape) -> AbstractContextManager[None]:
         """Replace the decoder's `decode`."""

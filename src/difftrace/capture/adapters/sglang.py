@@ -15,6 +15,7 @@ from torch import Tensor
 
 from difftrace.capture.adapter import LoopAdapter
 from difftrace.capture.blocks import Blocks
+from difftrace.capture.callers import file_of_class
 from difftrace.capture.methods import replaced
 from difftrace.capture.tape import Tape
 from difftrace.core.errors import CaptureError
@@ -49,6 +50,8 @@ class SGLangAdapter(LoopAdapter):
 
 @contextmanager
 def _listening(target: Any, tape: Tape) -> Iterator[None]:
+    # Its steps are told when the recording ends, by which time nobody calls it any more.
+    tape.caller = file_of_class(target)
     blocks = Blocks()
 
     def around_begin(begin: Callable[..., Any]) -> Callable[..., Any]:

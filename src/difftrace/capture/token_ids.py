@@ -1,0 +1,24 @@
+"""What may be a token id."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from difftrace.core.errors import CaptureError
+
+# Baselines keep 32 bits.
+_IDS: Final = 2**31
+
+
+def refuse_no_ids(ids: npt.NDArray[np.integer[Any]], what: str) -> None:
+    """Check that `ids`, called `what`, are token ids: from 0 to 2^31 - 1.
+
+    Raises:
+        CaptureError: one is not.
+    """
+    wrong = ids[(ids < 0) | (ids >= _IDS)]
+    if wrong.size:
+        raise CaptureError(f"{what} holds {wrong.flat[0]}, which is no token id: they go from 0 to {_IDS - 1}")
