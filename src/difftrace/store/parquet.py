@@ -18,6 +18,7 @@ import numpy as np
 from difftrace.core.atomic import open_atomically
 from difftrace.core.errors import FormatError, NewerFormatError, RecordError, StoreError
 from difftrace.core.text import printable
+from difftrace.store.paths import checked_path, refuse_own_files
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import in_utc, microseconds, output_bytes, shown
 from difftrace.store.row import Row, decode
@@ -36,15 +37,17 @@ def export_parquet(store: Store, path: str | os.PathLike[str], query: Query = EV
     Each is checked first, so that damage does not spread. What others store meanwhile may or may not be among them.
 
     Raises:
-        StoreError: a record is damaged, or pyarrow is missing.
+        StoreError: a record is damaged, `path` is a file of the store itself, or pyarrow is missing.
         WriteError: the file could not be written; one that was there before is whole.
     """
+    target = checked_path(path)
+    refuse_own_files(store.path, target)
     arrow = _pyarrow()
     import pyarrow.parquet as parquet
 
     schema = _schema(arrow)
     number = 0
-    with open_atomically(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with open_atomically(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for values in _chunks(store, query):
             writer.write_table(arrow.Table.from_pylist(values, schema=schema), row_group_size=_ROW_GROUP)
             number += len(values)
@@ -60,13 +63,14 @@ def import_parquet(store: Store, path: str | os.PathLike[str], *, replace: bool 
     Raises:
         FormatError: the file cannot be read or is no such export; one line naming file, row and column.
         ConflictError: a different record has a request id and `replace` is False; none is stored.
-        StoreError: pyarrow is missing.
+        StoreError: `path` is a file of the store itself, or pyarrow is missing.
     """
     arrow = _pyarrow()
     import pyarrow.parquet as parquet
 
     source = printable(str(path))
     try:
+        refuse_own_files(store.path, Path(path))
         with parquet.ParquetFile(Path(path)) as file:
             _check_schema(arrow, file.schema_arrow, source)
             return store_all(store, _rows(file, source), replace)

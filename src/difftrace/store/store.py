@@ -14,6 +14,7 @@ from difftrace.core.errors import BusyError, FormatError, NotStoredError, StoreE
 from difftrace.core.text import printable
 from difftrace.store import table
 from difftrace.store.database import Database, Durability
+from difftrace.store.paths import checked_path
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import Entry, Record, check_text, shown
 from difftrace.store.row import ENTRY_COLUMNS, Row, decode, decode_entry, encode
@@ -75,7 +76,7 @@ class Store:
         timeout: float = 60.0,
         durability: Durability = "power",
     ) -> None:
-        absolute = Path(path).absolute()
+        absolute = checked_path(path).absolute()
         if not read_only:
             try:
                 absolute.parent.mkdir(parents=True, exist_ok=True)
