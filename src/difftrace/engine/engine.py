@@ -50,8 +50,9 @@ class DiffTraceEngine:
         config: see `difftrace.core.engine_config`; later changes of it have no effect. Its `capture.logits` is set, so
             that captures made with it write where this engine stores.
 
-    With `distributed.enabled` every rank has an engine and stores the same requests in the same order; their decisions
-    are compared by digest, and the coordinator alone has a store, whose methods raise EngineError elsewhere.
+    With `distributed.enabled` every rank has an engine and stores the same requests in the same order, or reports that
+    it failed at one; request ids and decisions are compared by digest, and the coordinator alone has a store, whose
+    methods raise EngineError elsewhere.
 
     Raises:
         EngineError: a setting cannot have its effect.
@@ -109,8 +110,8 @@ class DiffTraceEngine:
                 `replay` or `shutdown` instead, unless it has logits.
             StoreError: the disk fails, now or, with `IOMode.ASYNC`, since the last call.
             WriteError: the file of its logits cannot be written.
-            RankError: with `distributed.enabled`, another rank captured something else; nothing is stored. Every rank
-                is told which and where.
+            RankError: with `distributed.enabled`, another rank captured something else, failed at this request or is
+                at another one; nothing is stored. Every rank is told which and where.
         """
         if not isinstance(trajectory, TrajectoryRecord):
             raise EngineError(
@@ -122,7 +123,7 @@ class DiffTraceEngine:
                 " returns"
             )
         if self._ranks is not None:
-            self._ranks.agree([trajectory.trajectory])
+            self._ranks.agree([trajectory.trajectory], _label(trajectory.request_id))
         if self._store is None:
             return None
         logits = trajectory.logits
@@ -136,6 +137,16 @@ class DiffTraceEngine:
         else:
             self._writer.put(record)
         return record
+
+    def report_failure(self, request_id: str, error: BaseException) -> None:
+        """Tell the other ranks that this one has nothing to store of `request_id`, because of `error`.
+
+        They wait for it in `store_trajectory`, which then raises RankError at once instead of after the group's
+        timeout. Nothing happens with one rank, or without `distributed.enabled`. Where every rank failed, each calls
+        this and none waits.
+        """
+        if self._ranks is not None:
+            self._ranks.fail(_label(request_id), f"{type(error).__name__}: {error}")
 
     def replay(self, request_id: str) -> ReplayResult:
         """Reconstruct a stored request from its events and compare it with its stored output.
@@ -283,6 +294,10 @@ class DiffTraceEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.shutdown()
+
+
+def _label(request_id: object) -> str:
+    return f"request '{request_id}'"
 
 
 def _record(captured: TrajectoryRecord, logits: CapturedLogits | None) -> Record:
