@@ -30,7 +30,7 @@ def out_of_step(messages: Sequence[Message | None]) -> str:
     # Labels may be told apart by no more than what was cut off.
     found: dict[tuple[str, bytes | None], list[int]] = {}
     for rank, message in enumerate(messages):
-        found.setdefault((_where(message), message and message.label), []).append(rank)
+        found.setdefault((_where(message), message.label if message else None), []).append(rank)
     lines = _cut([f"{named(ranks)}: {what}" for (what, _), ranks in found.items()])
     kinds = {message.kind for message in messages if message is not None}
     if Kind.RAISED in kinds:

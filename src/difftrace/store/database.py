@@ -48,7 +48,7 @@ _ADVICE: Final = (
     (("disk I/O error",), "free space on its disk, look at the limits on file sizes and at the system's log"),
     (
         ("not a database", "malformed", "encrypted", "file format", "schema"),
-        "it is no store or it is damaged; take a copy of it, then export what can be read or restore a backup",
+        "it is no store or it is damaged; restore a backup, or copy what can be read with difftrace.store.salvage()",
     ),
     (("readonly", "read-only"), "make the file and its folder writable or open the store read-only"),
     (("unable to open",), "look whether its folder exists and may be read and written"),

@@ -13,6 +13,7 @@ from types import TracebackType
 from difftrace.core.errors import BusyError, FormatError, NotStoredError, StoreError
 from difftrace.core.text import printable
 from difftrace.store import table
+from difftrace.store.damage import Problem, surviving
 from difftrace.store.database import Database, Durability
 from difftrace.store.paths import checked_path
 from difftrace.store.query import EVERYTHING, Query
@@ -34,14 +35,6 @@ class Changes:
     added: int = 0
     unchanged: int = 0
     replaced: int = 0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a store: in the record of that id, or, where it is None, in the file."""
-
-    request_id: str | None
-    message: str
 
 
 class Store:
@@ -175,6 +168,13 @@ class Store:
         for values in table.select(self._database, query, Row._fields):
             row = Row(*values)
             yield table.checked(row), row
+
+    def surviving(self) -> Iterator[Row | Problem]:
+        """Yield the row of every record that can be read and is whole, and a problem for everything else.
+
+        Slower than `rows`, for each is looked for by itself, so that damage anywhere hides nothing else.
+        """
+        return surviving(self._database)
 
     def count(self, query: Query = EVERYTHING) -> int:
         """Return how many records `query` means."""
