@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -57,8 +58,9 @@ def export_parquet(store: Store, path: str | os.PathLike[str], query: Query = EV
 def import_parquet(store: Store, path: str | os.PathLike[str], *, replace: bool = False) -> Changes:
     """Store the records of the Parquet file `path` in one transaction, or none; doing it again changes nothing.
 
-    The file must be an export of a store, or have the columns of one. Every value and digest is checked before the
-    first record is stored.
+    The file must be an export of a store, or have the columns of one. Times have to say that they are in UTC, except
+    those of 96 bits, which Spark writes by default: it always means UTC by them. Every value and digest is checked
+    before the first record is stored.
 
     Raises:
         FormatError: the file cannot be read or is no such export; one line naming file, row and column.
@@ -71,7 +73,7 @@ def import_parquet(store: Store, path: str | os.PathLike[str], *, replace: bool 
     source = printable(str(path))
     try:
         refuse_own_files(store.path, Path(path))
-        with parquet.ParquetFile(Path(path)) as file:
+        with parquet.ParquetFile(Path(path), coerce_int96_timestamp_unit="us") as file:
             _check_schema(arrow, file.schema_arrow, source)
             return store_all(store, _rows(file, source), replace)
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -126,8 +128,12 @@ def _chunks(store: Store, query: Query) -> Iterator[list[dict[str, Any]]]:
 
 def _rows(file: Any, source: str) -> Iterator[Row]:
     number = 0
+    kinds = {column.path: column.physical_type for column in map(file.schema.column, range(len(file.schema)))}
+    in_96_bits = kinds.get("created_at") == "INT96"
     for batch in file.iter_batches(_BATCH, columns=list(Row._fields)):
         for values in batch.to_pylist():
+            if in_96_bits and values["created_at"] is not None:
+                values["created_at"] = values["created_at"].replace(tzinfo=timezone.utc)
             try:
                 yield _row(values)
             except FormatError as error:
