@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from difftrace.core.errors import StoreError
+from difftrace.core.errors import RecordError, StoreError
 from difftrace.store import (
     BackgroundWriter,
     Record,
@@ -102,3 +102,15 @@ def test_a_store_refuses_what_is_no_path(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(StoreError, match=r"holds a NUL character|must be a text or a Path, not"):
             Store(impossible)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("timeout", ["1", None, -1, float("nan"), float("inf"), True])
+def test_a_store_refuses_a_timeout_that_is_none(path: Path, timeout: object) -> None:
+    with pytest.raises(StoreError, match=r"timeout is .*; it must be a number of seconds from 0 to"):
+        Store(path, timeout=timeout)  # type: ignore[arg-type]
+    assert not path.exists()
+
+
+def test_a_store_refuses_what_is_no_record(store: Store) -> None:
+    with pytest.raises(RecordError, match="a store keeps records, not NoneType"):
+        store.put(None)  # type: ignore[arg-type]

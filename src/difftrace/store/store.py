@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from difftrace.core.errors import BusyError, FormatError, NotStoredError, StoreError
 from difftrace.core.text import printable
@@ -20,6 +21,9 @@ from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import Entry, Record, check_text, shown
 from difftrace.store.row import ENTRY_COLUMNS, Row, decode, decode_entry, encode
 from difftrace.store.schema import prepare
+
+# Seconds. SQLite counts milliseconds in 32 bits.
+_LONGEST_TIMEOUT: Final = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,15 @@ class Store:
     Args:
         path: the file. Beside it SQLite keeps `-wal` and `-shm` while it is open, which belong to it.
         read_only: refuse to write, and to create or migrate the file.
-        timeout: seconds to wait for others that write.
+        timeout: seconds to wait for others that write, 2,000,000 at most.
         durability: what a commit waits for. "power": the disk, so that what is acknowledged survives a power cut or a
             crash of the system. "process": the system alone, which is faster; what is acknowledged survives the end of
             the process, kill -9 included, while a power cut may take the last seconds, never more than a whole number
             of transactions, and leaves the file whole.
 
     Raises:
-        StoreError: the file cannot be opened, is no store or is of a newer version. Every method can also raise it
-            when the disk fails.
+        StoreError: the file cannot be opened, is no store or is of a newer version, or an argument makes no sense.
+            Every method can also raise it when the disk fails.
         BusyError: others kept writing for longer than `timeout`; as every method.
     """
 
@@ -70,6 +74,8 @@ class Store:
         durability: Durability = "power",
     ) -> None:
         absolute = checked_path(path).absolute()
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= _LONGEST_TIMEOUT:
+            raise StoreError(f"timeout is {timeout!r}; it must be a number of seconds from 0 to {_LONGEST_TIMEOUT}")
         if not read_only:
             try:
                 absolute.parent.mkdir(parents=True, exist_ok=True)
@@ -215,8 +221,12 @@ class Store:
         if busy:
             raise self._database.busy_error()
 
-    def verify_all(self) -> list[Problem]:
-        """Check the file and every record in it; return all problems, none for a store that is whole."""
+    def verify_all(self, also: Callable[[Record], str | None] | None = None) -> list[Problem]:
+        """Check the file and every record in it; return all problems, none for a store that is whole.
+
+        Args:
+            also: what else there is to check of a record that is whole in itself; a text is a problem of it.
+        """
         problems = []
         # A store that is closed or locked is no damaged one.
         with self._database.reading():
@@ -227,9 +237,12 @@ class Store:
             problems += [Problem(None, printable(message)) for message in messages if message != "ok"]
             for row in table.select_by_number(self._database):
                 try:
-                    decode(row)
+                    record = decode(row)
+                    message = None if also is None else also(record)
                 except FormatError as error:
-                    problems.append(Problem(row.request_id, str(table.damaged(row.request_id, error))))
+                    message = str(table.damaged(row.request_id, error))
+                if message is not None:
+                    problems.append(Problem(row.request_id, message))
         except BusyError:
             raise
         except StoreError as error:
