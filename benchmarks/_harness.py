@@ -76,6 +76,11 @@ def count(text: str) -> int:
     return number
 
 
+def counts(text: str) -> list[int]:
+    """Return the values of an option such as --ranks 1,2,4, for argparse."""
+    return [count(part) for part in text.split(",")]
+
+
 def ratio_figures(name: str, pairs: Pairs, at_most: float | None = None) -> list[Figure]:
     """Return the ratio of `pairs` and, of more than one pair, its standard error."""
     ratio = Figure(name, pairs.ratio, at_most=at_most)

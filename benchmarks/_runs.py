@@ -1,4 +1,4 @@
-"""Random denoising runs as plain arrays, kept apart from whatever stores them."""
+"""Denoising runs as plain arrays, kept apart from whatever stores them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class Runs:
         prompts: [N, P].
         positions: [N, T, K], of the whole canvas, ascending within a step.
         tokens: [N, T, K].
-        outputs: the final canvases [N, P + L], made by a loop over the steps, not by the code under test.
+        outputs: the final canvases [N, P + L], made by a loop over the steps or by the model's sampler, not by the code
+            under test.
+        mask: the mask's token.
     """
 
     prompts: Ints
     positions: Ints
     tokens: Ints
     outputs: Ints
+    mask: int = MASK
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,17 +47,23 @@ class Runs:
         """Positions of a canvas."""
         return self.outputs.shape[1]
 
+    def first(self, number: int) -> Runs:
+        """Return so many of them, or all."""
+        return Runs(
+            self.prompts[:number], self.positions[:number], self.tokens[:number], self.outputs[:number], self.mask
+        )
+
     def initial(self, run: int) -> Ints:
         """Return the first canvas of a run."""
         generated = self.length - self.prompts.shape[1]
-        return np.concatenate((self.prompts[run], np.full(generated, MASK)))
+        return np.concatenate((self.prompts[run], np.full(generated, self.mask)))
 
     def masks(self, run: int) -> Iterator[npt.NDArray[np.bool_]]:
         """Yield the mask [P + L] after each step of a run."""
-        masked = self.initial(run) == MASK
-        for positions in self.positions[run]:
-            masked[positions] = False
-            yield masked.copy()
+        canvas = self.initial(run)
+        for positions, tokens in zip(self.positions[run], self.tokens[run], strict=True):
+            canvas[positions] = tokens
+            yield canvas == self.mask
 
     def trajectory(self, run: int) -> Trajectory:
         """Return a run as the library has it."""

@@ -1,11 +1,13 @@
 """What a run and its logits take as bytes: plain, lossless, within an error bound, and by the paper's code on the same.
 
     python benchmarks/compression.py [--paper FOLDER] [--runs N] [--json FILE] [--svg FILE] [--errors-svg FILE]
+    python benchmarks/compression.py --config reference --runs 100
+    python benchmarks/compression.py --config llada-8b --init random --device cuda --dtype bfloat16 --batch 32
 
-128 tokens after a prompt of 32, two committed at each of 64 steps. Sizes leave the prompt out. The plain columns are
-steps, positions and tokens as 32-bit integers; masks and canvases follow from them and take nothing. Logits are those
-of the paper's benchmark in kind: normally distributed float16, [128, 4000] a step, wider from step to step. Exit status
-1 if a target is missed, among them that no error exceeds its bound.
+128 tokens after a prompt of 32, two committed at each of 64 steps: random ones, or a model's with `--config`. Sizes
+leave the prompt out. The plain columns are steps, positions and tokens as 32-bit integers; masks and canvases follow
+from them and take nothing. Logits are those of the paper's benchmark in kind: normally distributed float16, [128, 4000]
+a step, wider from step to step. Exit status 1 if a target is missed, among them that no error exceeds its bound.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pathlib import Path
 import _paper
 import numpy as np
 import numpy.typing as npt
-from _harness import Figure, describe_machine, report
-from _runs import Runs, random_runs
+from _harness import Figure, count, report
+from _runs import Runs
+from _sources import add_source_options, machine_of, runs_of, settings_of, title_of
 from _svg import Bar, add_svg_option, draw
 
 from difftrace.core.logits_codec import DenseCodec
@@ -111,14 +114,15 @@ def logits_figures(logits: npt.NDArray[np.float16], theirs: _paper.Measured | No
 def main() -> int:
     """Print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Bytes of a run, beside the paper's.")
-    parser.add_argument("--runs", type=int, default=500, metavar="N")
-    parser.add_argument("--logits-steps", type=int, default=4, metavar="S")
+    parser.add_argument("--runs", type=count, default=500, metavar="N")
+    parser.add_argument("--logits-steps", type=count, default=4, metavar="S")
+    add_source_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     _paper.add_paper_option(parser)
     add_svg_option(parser)
     parser.add_argument("--errors-svg", type=Path, metavar="FILE", help="also draw the errors of logits into FILE")
     options = parser.parse_args()
-    runs = random_runs(options.runs)
+    runs = runs_of(options, options.runs)
     plain, encoded, taken = measure(runs)
     figures = [
         Figure("plain columns", plain, "bytes"),
@@ -140,11 +144,12 @@ def main() -> int:
         bars.append(Bar("paper, lossless, here", theirs.compressed_bytes, ours=False))
     more, errors = logits_figures(logits, theirs)
     figures += more
-    machine = {**describe_machine(), "numpy": np.__version__}
+    machine = machine_of(options)
     bars += [Bar("plain columns", plain), Bar("paper, none, published", _paper.UNCOMPRESSED_BYTES, ours=False)]
-    draw(options.svg, "A run of 128 tokens in 64 steps: tokens and masks", "bytes", bars, machine)
+    title = title_of(options, "A run of 128 tokens in 64 steps: tokens and masks")
+    draw(options.svg, title, "bytes", bars, machine)
     draw(options.errors_svg, "Logits within an error bound", "largest error / bound", errors, machine)
-    settings = {"runs": options.runs, "generated": 128, "steps": 64, "prompt": 32, "logits_steps": options.logits_steps}
+    settings = {"runs": options.runs, **settings_of(options), "logits_steps": options.logits_steps}
     return report("compression", settings, figures, machine, options.json)
 
 

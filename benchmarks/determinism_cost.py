@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 from _harness import Figure, count, measure_pairs, ratio_figures, report
-from _models import add_model_options, add_run_options, build, describe_device
+from _models import build, describe_device
+from _options import add_model_options, add_run_options
 
 from difftrace.determinism.devices import profile_of
 from difftrace.determinism.enforcement import enforce

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from _harness import Figure, count, measure_pairs, ratio_figures, report
-from _models import add_model_options, build_loaded, describe_device
+from _models import build_loaded, describe_device
+from _options import add_model_options
 
 from difftrace.core.comparison import compare_sequences
 from difftrace.core.recording import Baseline

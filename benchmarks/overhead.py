@@ -27,7 +27,8 @@ import _paper
 import torch
 from _engines import ENGINES
 from _harness import Figure, count, measure_pairs, ratio_figures, report
-from _models import add_model_options, add_run_options, build, describe_device
+from _models import build, describe_device
+from _options import add_model_options, add_run_options
 from _svg import Bar, add_svg_option, draw
 
 from difftrace.core.evidence import Evidence

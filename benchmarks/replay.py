@@ -1,11 +1,14 @@
 """Whether stored runs replay exactly, held against a copy that the store never saw, and how long that takes.
 
     python benchmarks/replay.py [--paper FOLDER] [--trajectories N] [--json FILE] [--svg FILE]
+    python benchmarks/replay.py --config reference --trajectories 1000
+    python benchmarks/replay.py --config llada-8b --init random --device cuda --dtype bfloat16 --batch 32
 
-Every run is captured step by step and stored; its output is also kept in an array of its own. The store is then opened
-anew, each run is read, and the canvas that its events lead to is compared with the array, not with what the store has.
-`exact_match` has to say the same. Then one token of each of some runs is changed in its events, for which `exact_match`
-must be False. The paper reports 100 % and 0.362 ms for 128 tokens and 64 steps. Exit status 1 if a target is missed.
+The runs are random, or a model's with `--config`, which denoises as many first. Every run is captured step by step and
+stored; its output is also kept in an array of its own. The store is then opened anew, each run is read, and the canvas
+that its events lead to is compared with the array, not with what the store has. `exact_match` has to say the same. Then
+one token of each of some runs is changed in its events, for which `exact_match` must be False. The paper reports 100 %
+and 0.362 ms for 128 tokens and 64 steps. Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from pathlib import Path
 
 import _paper
 import numpy as np
-from _harness import Figure, describe_machine, report
-from _runs import MASK, Runs, random_runs
+from _harness import Figure, count, report
+from _runs import Runs
+from _sources import add_source_options, machine_of, runs_of, settings_of, title_of
 from _svg import Bar, add_svg_option, draw
 
 from difftrace.core.captured import TrajectoryRecord
@@ -51,7 +55,11 @@ def captured(runs: Runs, run: int, config: DiffTraceConfig) -> TrajectoryRecord:
     """Capture one run as a loop would."""
     capture = TrajectoryCapture(config.capture)
     capture.begin_trajectory(
-        str(run), runs.prompts[run], num_diffusion_steps=runs.steps, sequence_length=runs.length, mask_token_id=MASK
+        str(run),
+        runs.prompts[run],
+        num_diffusion_steps=runs.steps,
+        sequence_length=runs.length,
+        mask_token_id=runs.mask,
     )
     for step, mask in enumerate(runs.masks(run)):
         capture.capture_step(step, runs.positions[run, step], runs.tokens[run, step], mask)
@@ -109,12 +117,13 @@ def _corrupted_is_exact(record: Record, seed: int) -> bool:
 def main() -> int:
     """Print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Accuracy and time of replays, beside the paper's.")
-    parser.add_argument("--trajectories", type=int, default=10_000, metavar="N")
+    parser.add_argument("--trajectories", type=count, default=10_000, metavar="N")
+    add_source_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     _paper.add_paper_option(parser)
     add_svg_option(parser)
     options = parser.parse_args()
-    runs = random_runs(options.trajectories)
+    runs = runs_of(options, options.trajectories)
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(runs, Path(scratch))
     figures = [
@@ -132,16 +141,16 @@ def main() -> int:
         Bar("reading from the store, too", found.read_and_replayed_ms),
         Bar("paper, published", _paper.REPLAY_MS, ours=False),
     ]
-    theirs = _paper.measured(options.paper, random_runs(min(THEIRS, len(runs))))
+    theirs = _paper.measured(options.paper, runs.first(THEIRS))
     if theirs is not None:
         figures += [
             Figure("the paper's token replay, here", theirs.replay_ms, "ms"),
             Figure("the paper's not exact, here, as it says", 1 - theirs.exact),
         ]
         bars.append(Bar("paper, here", theirs.replay_ms, ours=False))
-    machine = {**describe_machine(), "numpy": np.__version__}
-    draw(options.svg, "Replaying a run of 128 tokens in 64 steps", "milliseconds", bars, machine)
-    settings = {"trajectories": len(runs), "generated": 128, "steps": 64, "prompt": 32}
+    machine = machine_of(options)
+    draw(options.svg, title_of(options, "Replaying a run of 128 tokens in 64 steps"), "milliseconds", bars, machine)
+    settings = {"trajectories": len(runs), **settings_of(options)}
     return report("replay", settings, figures, machine, options.json)
 
 

@@ -1,12 +1,14 @@
-"""Runs captured, stored and replayed a second by 1, 2, 4, … threads and processes that share one store.
+"""Runs captured, stored and replayed a second by 1, 2, 4, … threads and processes that share one store, and ranks.
 
     python benchmarks/scalability.py [--most N] [--trajectories N] [--json FILE] [--svg FILE]
+    python benchmarks/scalability.py --ranks 1,2,4,8,16,32,64 --ranks-svg FILE
+    python benchmarks/scalability.py --config reference --trajectories 200
 
-Each worker captures its share of the runs step by step and stores it in the background: threads through one engine,
-processes through one each, on the same file. The clock stops when everything is acknowledged; then every run is read
-back and held against what was captured. The paper reports that coordinating up to 72 GPUs adds less than 18 % to the
-time of provenance on one. What this library's ranks exchange is one digest each; here the store is what they share.
-Exit status 1 if a run is missing or does not replay.
+Each worker captures its share of the runs, random ones or with `--config` a model's, step by step and stores it in the
+background: threads through one engine, processes through one each, on the same file. The clock stops when everything is
+acknowledged; then every run is read back and held against what was captured. With `--ranks` as many processes of one
+gloo group agree on each run before one of them stores it, as ranks.py measures it, beside what the paper reports of its
+coordination. Exit status 1 if a run is missing or does not replay.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import _paper
 import numpy as np
-from _harness import Figure, describe_machine, report
-from _runs import MASK, Runs, random_runs
+from _harness import Figure, Scalar, count, counts, report
+from _runs import Runs
+from _sources import add_source_options, machine_of, runs_of, settings_of, title_of
 from _svg import Bar, add_svg_option, draw
 
 from difftrace.core.trajectory import TrajectoryCapture
@@ -48,7 +50,7 @@ def store_share(engine: DiffTraceEngine, runs: Runs, worker: int, workers: int) 
             runs.prompts[run],
             num_diffusion_steps=runs.steps,
             sequence_length=runs.length,
-            mask_token_id=MASK,
+            mask_token_id=runs.mask,
         )
         for step, mask in enumerate(runs.masks(run)):
             capture.capture_step(step, runs.positions[run, step], runs.tokens[run, step], mask)
@@ -105,15 +107,36 @@ def wrong_runs(folder: Path, runs: Runs, workers: int) -> int:
     return len(runs) - right
 
 
+def ranks_of(options: argparse.Namespace) -> tuple[list[Figure], dict[str, Scalar]]:
+    """Return the figures of ranks, if any were asked for, and their settings; draws their chart."""
+    if not options.ranks:
+        return [], {}
+    # Here alone, for it imports torch, which the processes above do without.
+    import ranks
+
+    figures, bars, told = ranks.measure_sizes(options.ranks, options.runs)
+    ranks.draw_ranks(options.ranks_svg, bars, machine_of(options))
+    return figures, {"runs compared": options.runs, "torch": ranks.torch.__version__, **told}
+
+
 def main() -> int:
     """Print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Threads and processes that share one store.")
-    parser.add_argument("--most", type=int, default=2 * (os.cpu_count() or 1), metavar="N", help="workers at most")
-    parser.add_argument("--trajectories", type=int, default=2000, metavar="N", help="stored by each number of workers")
+    parser.add_argument("--most", type=count, default=2 * (os.cpu_count() or 1), metavar="N", help="workers at most")
+    parser.add_argument(
+        "--trajectories", type=count, default=2000, metavar="N", help="stored by each number of workers"
+    )
+    parser.add_argument("--ranks", type=counts, default=[], metavar="N,N", help="also numbers of gloo ranks")
+    parser.add_argument("--runs", type=count, default=200, metavar="N", help="compared by each number of ranks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    add_source_options(parser)
     add_svg_option(parser)
+    parser.add_argument("--ranks-svg", type=Path, metavar="FILE", help="also draw what agreeing adds into FILE")
     options = parser.parse_args()
-    runs = random_runs(options.trajectories)
+    if options.ranks and not hasattr(os, "fork"):
+        parser.error("ranks are forked, which this system cannot")
+    agreement, told = ranks_of(options)
+    runs = runs_of(options, options.trajectories)
     figures, bars = [], []
     kinds: dict[str, Callable[[Path, Runs, int], float]] = {"threads": by_threads, "processes": by_processes}
     for kind, action in kinds.items():
@@ -131,10 +154,10 @@ def main() -> int:
             ]
             bars.append(Bar(name, rate))
             workers *= 2
-    figures.append(Figure("the paper, coordinated / one GPU, 72 GPUs", _paper.COORDINATION))
-    machine = {**describe_machine(), "numpy": np.__version__}
-    draw(options.svg, "Runs captured and stored a second, one store", "runs a second", bars, machine)
-    settings = {"most": options.most, "trajectories": len(runs), "generated": 128, "steps": 64, "prompt": 32}
+    figures += agreement
+    machine = machine_of(options)
+    draw(options.svg, title_of(options, "Runs captured and stored a second, one store"), "runs a second", bars, machine)
+    settings = {"most": options.most, "trajectories": len(runs), **settings_of(options), **told}
     return report("scalability", settings, figures, machine, options.json)
 
 

@@ -176,7 +176,7 @@ def seconds(action: Callable[..., object], store: Store | None, records: list[Re
 def main() -> int:
     """Print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Trajectories stored and read back a second.")
-    parser.add_argument("--trajectories", type=int, default=2000, metavar="N", help="stored in each round")
+    parser.add_argument("--trajectories", type=count, default=2000, metavar="N", help="stored in each round")
     parser.add_argument("--rounds", type=count, default=5, metavar="N")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="on the disk to measure (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")

@@ -156,10 +156,18 @@ async def demonstrate(path: Path, requests: int) -> None:
         print(f"stored {store.count()}, problems {len(store.verify_all())}")
 
 
+def at_least_one(text: str) -> int:
+    """Return the value of an option, for argparse."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return number
+
+
 def main() -> None:
     """Run the example in a folder that is removed afterwards, or in the given one."""
     parser = argparse.ArgumentParser(description="A service with one stored trajectory for each request.")
-    parser.add_argument("--requests", type=int, default=24, metavar="N")
+    parser.add_argument("--requests", type=at_least_one, default=24, metavar="N")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="keep the store there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

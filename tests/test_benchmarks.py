@@ -106,17 +106,27 @@ def test_the_store_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
-def test_the_agreement_of_ranks_is_timed(tmp_path: Path) -> None:
+def test_threads_processes_and_the_agreement_of_ranks_are_timed_in_one_go(tmp_path: Path) -> None:
     file = tmp_path / "ranks.json"
-    command = [sys.executable, str(BENCHMARKS / "ranks.py"), "--ranks", "1,2,1000000000", "--runs", "3"]
+    chart, agreement = tmp_path / "throughput.svg", tmp_path / "agreement.svg"
+    small = ["--trajectories", "8", "--most", "1", "--runs", "3", "--svg", str(chart), "--ranks-svg", str(agreement)]
+    command = [sys.executable, str(BENCHMARKS / "scalability.py"), "--ranks", "1,2,1000000000", *small]
     done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     document = json.loads(file.read_text())
     assert violation("benchmark", document) is None
-    names = {figure["name"] for figure in document["figures"]}
-    assert {"a digest alone", "1 rank: nothing to agree on", "2 ranks: agreement on a run"} <= names
-    assert document["settings"]["left out for want of memory"] == "1000000000"
+    values = {figure["name"]: figure["value"] for figure in document["figures"]}
+    assert {"1 threads: runs a second", "1 rank: nothing to agree on", "2 ranks: agreement on a run"} <= values.keys()
+    # What stands beside the paper's figure is the same ratio.
+    alone, added = values["  capturing and storing a run"], values["2 ranks: agreement on a run"]
+    assert values["  with it, capturing and storing / alone"] == pytest.approx(1 + added / alone)
+    assert values["the paper, coordinated / one GPU, 72 GPUs"] == 1.18
+    assert (document["settings"]["ranks"], document["settings"]["left out for want of memory"]) == (
+        "1, 2",
+        "1000000000",
+    )
     assert str(tmp_path) not in file.read_text()
+    assert all("rect" in drawn.read_text() for drawn in (chart, agreement))
 
 
 def test_validating_is_timed(tmp_path: Path) -> None:
@@ -284,7 +294,7 @@ def test_capturing_logits_is_measured(tmp_path: Path) -> None:
     ("name", "arguments", "expected"),
     [
         ("compression", ["--runs", "3", "--logits-steps", "1"], {"the paper's lossless, published": 5203}),
-        ("replay", ["--trajectories", "5"], {"not exact, of all, by the copy kept apart": 0}),
+        ("replay", ["--config", "reference", "--trajectories", "2"], {"not exact, of all, by the copy kept apart": 0}),
         ("capture", ["--runs", "2"], {"  the paper's, published, MI300X": 14.6}),
         ("scalability", ["--trajectories", "8", "--most", "2"], {"  missing or not exact": 0}),
     ],
@@ -302,7 +312,35 @@ def test_the_benchmarks_beside_the_papers_run_and_draw(
     assert expected.items() <= {figure["name"]: figure["value"] for figure in document["figures"]}.items()
     drawn = ElementTree.parse(chart).getroot()
     assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) > 3
+    config = arguments[1] if "--config" in arguments else "random"
+    assert document["settings"]["config"] == config
+    assert (", reference" in chart.read_text()) is (config == "reference")
     assert str(Path.cwd()) not in chart.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("scalability", "--most"),
+        ("scalability", "--trajectories"),
+        ("replay", "--trajectories"),
+        ("compression", "--runs"),
+        ("store", "--trajectories"),
+    ],
+)
+def test_a_benchmark_of_nothing_is_refused(harness: ModuleType, name: str, option: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), option, "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"argument {option}: '0' is no whole number of at least 1" in done.stderr
+
+
+def test_numbers_of_ranks_are_a_list_of_at_least_one(harness: ModuleType) -> None:
+    assert harness.counts("1,2,64") == [1, 2, 64]
+    for wrong in ("", "x", "1,,2", "0"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no whole number of at least 1"):
+            harness.counts(wrong)
 
 
 def test_128_tokens_in_64_steps_take_at_most_450_bytes(harness: ModuleType) -> None:

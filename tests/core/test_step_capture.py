@@ -209,11 +209,35 @@ def test_a_second_trajectory_begins_only_after_the_first_has_ended_or_was_discar
         ({"sequence_length": 4.0}, "sequence_length must be an integer, not float"),
         ({"sequence_length": 4, "num_diffusion_steps": -1}, "num_diffusion_steps is -1"),
         ({"sequence_length": 4, "num_diffusion_steps": True}, "num_diffusion_steps must be an integer, not bool"),
+        ({"sequence_length": 200_000_000}, "sequence_length is 200000000; it must be at most 1048576"),
+        ({"sequence_length": 4, "num_diffusion_steps": 10**12}, "it must be at most 1048576"),
+        ({"sequence_length": 4, "mask_token_id": 1 << 40}, "mask_token_id is 1099511627776; it must be at most"),
+        ({"sequence_length": 4, "model_config": [1]}, "model_config must be a mapping, not list"),
+        ({"sequence_length": 4, "temperature": float("nan")}, "temperature is nan; it must be a finite number"),
+        ({"sequence_length": 4, "top_p": float("inf")}, "top_p is inf; it must be a finite number"),
     ],
 )
 def test_a_beginning_that_makes_no_sense_is_an_error(given, message) -> None:
     with pytest.raises(EngineError, match=message):
         TrajectoryCapture(CaptureConfig()).begin_trajectory("a", [1, 2], **given)
+
+
+def test_a_step_beyond_every_limit_is_an_error_where_none_were_announced() -> None:
+    capture = TrajectoryCapture(CaptureConfig())
+    capture.begin_trajectory("a", [], sequence_length=3)
+    with pytest.raises(EngineError, match="step_index is 1048576; it must be at most 1048575"):
+        capture.capture_step(1 << 20, [0], [11])
+
+
+def test_what_json_cannot_hold_of_a_model_is_kept_as_text() -> None:
+    about = {"scale": float("nan"), "seed": 1 << 70, "small": 1 << 62, "rate": 0.5}
+    record = TrajectoryCapture(CaptureConfig()).begin_trajectory("a", [], sequence_length=3, model_config=about)
+    assert {key.partition(".")[2]: value for key, value in record.metadata.items()} == {
+        "scale": "nan",
+        "seed": str(1 << 70),
+        "small": 1 << 62,
+        "rate": 0.5,
+    }
 
 
 def test_without_a_number_of_steps_the_last_captured_is_the_last() -> None:

@@ -199,6 +199,22 @@ def test_records_are_listed_newest_first_by_model_and_time(engine, capture_reque
     assert engine.list_records(time_range=(time.time_ns() + 10**12, time.time_ns() + 10**13)) == []
 
 
+@pytest.mark.parametrize("time_range", [5, (1,), (1, 2, 3), (0, 10**30), (-(10**30), 0), ("a", "b"), (1.5, 2.5)])
+def test_a_range_of_times_that_makes_no_sense_is_an_error(engine, time_range) -> None:
+    with pytest.raises(EngineError, match=r"^time_range is .* within the years 1 to 9999"):
+        engine.list_records(time_range=time_range)
+
+
+def test_an_age_that_is_no_timedelta_is_an_error(engine) -> None:
+    with pytest.raises(EngineError, match="older_than must be a timedelta, not int"):
+        engine.remove_unused_logits(5)
+
+
+def test_a_failure_reported_by_the_only_rank_is_nothing(engine) -> None:
+    engine.report_failure("a", ValueError("no"))
+    assert engine.store.count() == 0
+
+
 def test_what_is_known_of_the_request_is_kept(engine, capture_request) -> None:
     config = {"mask_token_id": 999, "block": [8, 4], "dtype": np.dtype("int8")}
     engine.store_trajectory(capture_request("a", prompt_text="2 + 2", temperature=0.5, model_config=config))
@@ -216,8 +232,8 @@ def test_what_is_known_of_the_request_is_kept(engine, capture_request) -> None:
 def test_what_a_store_cannot_keep_is_refused(engine, capture_request) -> None:
     with pytest.raises(RecordError, match="request_id is empty"):
         engine.store_trajectory(capture_request(""))
-    with pytest.raises(RecordError, match="temperature"):
-        engine.store_trajectory(capture_request("a", temperature=float("nan")))
+    with pytest.raises(RecordError, match="half a surrogate pair"):
+        engine.store_trajectory(capture_request("a", prompt_text="\ud800"))
 
 
 def test_a_disabled_engine_stores_nothing_and_says_so(config, capture_request) -> None:

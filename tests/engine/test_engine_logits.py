@@ -211,6 +211,25 @@ def test_a_missing_damaged_or_wrong_file_is_an_error_that_names_it(full) -> None
         assert engine.replay("a").tokens is not None
 
 
+def test_verifying_all_reads_the_logits_too(full, capture_request) -> None:
+    with DiffTraceEngine(full) as engine:
+        for number, name in enumerate("abcd"):
+            engine.store_trajectory(captured(full.capture, name, seed=number)[0])
+        engine.store_trajectory(capture_request("without"))
+        assert engine.verify_all() == []
+        damaged, missing = (engine.logits(name).file.path for name in "bc")
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 4] ^= 1
+        damaged.write_bytes(content)
+        missing.unlink()
+        engine.store.delete("d")  # whose file stays, and is no problem
+        assert engine.store.verify_all() == []
+        problems = engine.verify_all()
+    assert [problem.request_id for problem in problems] == ["b", "c"]
+    assert all(problem.message.startswith("its logits: ") for problem in problems)
+    assert "cannot be read" in problems[1].message
+
+
 def test_a_request_without_logits_says_how_to_get_them(full, capture_request) -> None:
     with DiffTraceEngine(full) as engine:
         engine.store_trajectory(capture_request("a"))

@@ -27,6 +27,14 @@ def test_every_request_of_the_service_is_stored_replayed_and_verified(tmp_path):
         assert {entry.num_steps for entry in store.entries()} == {16}
 
 
+def test_a_service_without_requests_is_refused():
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--requests", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "'0' is no whole number of at least 1" in done.stderr
+
+
 def test_the_code_of_the_page_about_services_is_valid():
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 3

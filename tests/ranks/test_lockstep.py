@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
@@ -35,6 +36,7 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
         "asked",
         "model",
         "engine",
+        "requests",
         *more,
         *GONE,
     )
@@ -71,6 +73,17 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
     assert told[0]["engine"] == f"True True, {parts}, 1 (0, 1, 2)", "the coordinator stores what all agree on"
     for rank in range(1, size):
         assert told[rank]["engine"] == f"False False, {parts}, rank {rank} stores nothing; ask the engine of rank 0"
+
+    for rank in range(size):
+        long, short, failed, *stored = json.loads(told[rank]["requests"])
+        for text in (long, short):
+            assert text.startswith("ranks are out of step"), "equal decisions of different requests are no agreement"
+        same = "rank 0" if size == 2 else "ranks 0-2"
+        assert long.splitlines()[1:3] == [f"  {who}: at request '{'a' * 187}" for who in (same, f"rank {last}")]
+        assert short.splitlines()[1:3] == [f"  {same}: at request 'c'", f"  rank {last}: at request 'b'"]
+        told_failed = f"not every rank has this\n  {same}: at request 'd'\n  rank {last}: failed at request 'd':"
+        assert failed == ("reported" if rank == last else f"{told_failed} MemoryError: no room")
+        assert stored == ([] if rank else ["f"])
 
     assert not set(GONE) & set(told[last])
     for rank in others:

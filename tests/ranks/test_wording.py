@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="the package of ranks needs torch")
 from difftrace.core.errors import FormatError  # noqa: E402
 from difftrace.core.trajectory import Trajectory  # noqa: E402
 from difftrace.ranks.batch import pack, unpack  # noqa: E402
-from difftrace.ranks.message import SIZE, Kind, Message  # noqa: E402
+from difftrace.ranks.message import SIZE, Kind, Message, label_digest  # noqa: E402
 from difftrace.ranks.wording import disagreement, named, out_of_step  # noqa: E402
 
 
@@ -30,6 +30,7 @@ def trajectory(*tokens: int, steps: int | None = None, prompt: int = 1) -> Traje
     [
         Message(Kind.RUN, 3, digest=bytes(range(32))),
         Message(Kind.RAISED, 2**32 - 1, text="ValueError: 五"),
+        Message(Kind.CHECK, label=label_digest("a"), text="a"),
         Message(Kind.ASK, yes=True),
     ],
 )
@@ -45,7 +46,7 @@ def test_a_long_text_is_cut_even_within_a_character() -> None:
     assert set(unpacked.text) == {"x", "五"}
 
 
-@pytest.mark.parametrize("data", [b"", bytes(SIZE), b"DTR2" + bytes(SIZE - 4), b"DTR1\xff" + bytes(SIZE - 5)])
+@pytest.mark.parametrize("data", [b"", bytes(SIZE), b"DTR1" + bytes(SIZE - 4), b"DTR2\xff" + bytes(SIZE - 5)])
 def test_bytes_of_another_version_are_no_message(data: bytes) -> None:
     assert Message.unpack(data) is None
 
@@ -107,5 +108,20 @@ def test_ranks_that_run_another_version_or_ended_are_named() -> None:
         "  ranks 0, 3: at the end of run 1",
         "  rank 1: runs another version of pytest-difftrace",
         "  rank 2: ended",
+        "  Every rank has to make the same runs and checks in the same order.",
+    ]
+
+
+def test_a_rank_that_failed_at_another_request_is_out_of_step() -> None:
+    failed = Message(Kind.FAILED, label=label_digest("a"), text="a: ValueError: no")
+    assert out_of_step([failed, Message(Kind.CHECK, label=label_digest("a"), text="a")]).splitlines() == [
+        "not every rank has this",
+        "  rank 0: failed at a: ValueError: no",
+        "  rank 1: at a",
+    ]
+    assert out_of_step([failed, Message(Kind.CHECK, label=label_digest("b"), text="b")]).splitlines() == [
+        "ranks are out of step",
+        "  rank 0: failed at a: ValueError: no",
+        "  rank 1: at b",
         "  Every rank has to make the same runs and checks in the same order.",
     ]

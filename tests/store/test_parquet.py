@@ -256,3 +256,22 @@ def test_without_pyarrow_the_error_names_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without_pyarrow)
     with pytest.raises(StoreError, match=r'pip install "pytest-difftrace\[parquet\]"'):
         transfer(store, tmp_path / "x.parquet")
+
+
+def test_times_of_96_bits_are_in_utc_as_spark_writes_them(
+    exported: Path, filled: Store, other: Store, parquet: Any
+) -> None:
+    table = parquet.read_table(exported)
+    # Spark's files say nothing of Arrow's types.
+    parquet.write_table(table, exported, use_deprecated_int96_timestamps=True, store_schema=False)
+    assert import_parquet(other, exported) == Changes(added=4)
+    assert list(other.records()) == list(filled.records())
+
+
+def test_other_times_without_a_zone_are_refused(exported: Path, other: Store, arrow: Any, parquet: Any) -> None:
+    table = parquet.read_table(exported)
+    index = table.schema.get_field_index("created_at")
+    naive = table.column("created_at").cast(arrow.timestamp("us"))
+    parquet.write_table(table.set_column(index, "created_at", naive), exported)
+    with pytest.raises(FormatError, match="created_at has no time zone"):
+        import_parquet(other, exported)

@@ -149,6 +149,37 @@ def test_a_handler_put_over_ours_that_calls_it_works(path: Path, finish: Finish)
     assert stored(path) == 120
 
 
+@pytest.mark.parametrize("first", ["loop", "writer"])
+def test_an_event_loop_that_handles_sigterm_is_told_once(path: Path, finish: Finish, first: str) -> None:
+    open_writer = "writer = BackgroundWriter(sys.argv[1], capacity=1000)"
+    handle = "loop.add_signal_handler(signal.SIGTERM, told)"
+    program = f"""
+import asyncio, os, signal, sys
+from records import make_record
+from difftrace.store import BackgroundWriter
+
+async def main():
+    loop, calls, stop = asyncio.get_running_loop(), [], asyncio.Event()
+    def told():
+        calls.append(1)
+        stop.set()
+    {chr(10).join([handle, "    " + open_writer] if first == "loop" else [open_writer, "    " + handle])}
+    for number in range(120):
+        writer.put(make_record(number))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+    await asyncio.to_thread(writer.flush)
+    await asyncio.sleep(0)
+    await asyncio.to_thread(writer.close)
+    print(len(calls))
+
+asyncio.run(main())
+"""
+    done = finish(program, str(path))
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert stored(path) == 120
+
+
 def test_an_ignored_sigterm_stays_ignored(path: Path, finish: Finish) -> None:
     program = (
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

@@ -9,6 +9,8 @@ with it. A misspelt setting is an AttributeError.
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -223,6 +225,7 @@ def check_config(config: DiffTraceConfig) -> None:
     if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval < math.inf:
         raise EngineError(f"io.flush_interval_ms is {interval!r}; it must be a number of at least 0")
     _check_type("store", config.store, StoreConfig)
+    _check_folder("store.base_path", config.store.base_path)
     _check_numbers("store", config.store, {"max_records": (1, True)})
     _check_truth("store.index_in_memory", config.store.index_in_memory)
     _check_type("distributed", config.distributed, DistributedConfig)
@@ -241,7 +244,8 @@ def _check_compression(config: CompressionConfig) -> None:
     if level is not None and (isinstance(level, bool) or level not in _ZSTD_LEVELS):
         raise EngineError(f"compression.zstd_level is {level!r}; it must be None or 1 to 22")
     bound = config.lossy_error_bound
-    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound < math.inf:
+    # Not math.inf, below which integers are that no float can be.
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound <= sys.float_info.max:
         raise EngineError(f"compression.lossy_error_bound is {bound!r}; it must be a finite number above 0")
     if config.lossy_error_mode != "abs":
         raise EngineError(
@@ -264,6 +268,13 @@ def _check_choice(name: str, value: object, choices: type[Enum]) -> None:
 def _check_truth(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise EngineError(f"{name} is {value!r}; it must be True or False")
+
+
+def _check_folder(name: str, value: object) -> None:
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise EngineError(f"{name} must be a text or a Path, not {type(value).__name__}")
+    if "\0" in os.fspath(value):
+        raise EngineError(f"{name} is {value!r}, which holds a NUL character; choose another folder")
 
 
 def _check_numbers(part: str, config: Any, least: Mapping[str, tuple[int, bool]]) -> None:

@@ -7,6 +7,7 @@ difftrace/core/trajectory.py).
 from __future__ import annotations
 
 import json
+import math
 import operator
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from difftrace.core.captured import PLACEHOLDER, CapturedSteps, TrajectoryRecord
 from difftrace.core.engine_config import CaptureConfig, CaptureGranularity, check_capture
 from difftrace.core.errors import EngineError
 from difftrace.core.kept_arrays import keep, on_host
-from difftrace.core.limits import MAX_CANVAS, MAX_TOKEN
+from difftrace.core.limits import MAX_CANVAS, MAX_STEPS, MAX_TOKEN
 from difftrace.core.logits_spool import LogitsPlan, LogitsSpool
 from difftrace.core.recording import JsonScalar
 from difftrace.core.text import printable
@@ -81,7 +82,8 @@ class TrajectoryCapture:
                 in `model_config`, else `PLACEHOLDER`.
 
         Raises:
-            EngineError: a sequence is being captured already, or the arguments contradict each other.
+            EngineError: a sequence is being captured already, or the arguments contradict each other, make no sense or
+                are beyond `difftrace.core.limits`.
             TrajectoryError: the prompt holds something that is no token id.
         """
         if self._record is not None:
@@ -90,12 +92,18 @@ class TrajectoryCapture:
                 " and use one TrajectoryCapture for each request that runs at the same time"
             )
         prompt = int_column("prompt_tokens", on_host(keep("prompt_tokens", prompt_tokens)), MAX_TOKEN, MAX_CANVAS)
-        length = _integer("sequence_length", sequence_length)
+        length = _integer("sequence_length", sequence_length, MAX_CANVAS)
         if length <= prompt.size:
             raise EngineError(
                 f"sequence_length is {length} for a prompt of {prompt.size} tokens; it counts the whole canvas, the"
                 " prompt and what is generated"
             )
+        about = {} if model_config is None else model_config
+        if not isinstance(about, Mapping):
+            raise EngineError(f"model_config must be a mapping, not {type(about).__name__}")
+        for name, number in (("temperature", temperature), ("top_p", top_p)):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise EngineError(f"{name} is {number}; it must be a finite number, or None where there is none")
         given = {
             "prompt_text": prompt_text or None,
             "temperature": temperature,
@@ -103,16 +111,16 @@ class TrajectoryCapture:
             "device": str(device) or None,
             "world_size": None if world_size == 1 else world_size,
             "rank": None if world_size == 1 else rank,
-            **{f"model_config.{key}": value for key, value in (model_config or {}).items()},
+            **{f"model_config.{key}": value for key, value in about.items()},
         }
         if mask_token_id is None:
-            mask_token_id = (model_config or {}).get("mask_token_id")
-        mask = PLACEHOLDER if mask_token_id is None else _integer("mask_token_id", mask_token_id)
+            mask_token_id = about.get("mask_token_id")
+        mask = PLACEHOLDER if mask_token_id is None else _integer("mask_token_id", mask_token_id, MAX_TOKEN)
         self._record = TrajectoryRecord(
             request_id=request_id,
             prompt_tokens=prompt,
             model_name=model_name,
-            num_diffusion_steps=_integer("num_diffusion_steps", num_diffusion_steps),
+            num_diffusion_steps=_integer("num_diffusion_steps", num_diffusion_steps, MAX_STEPS),
             sequence_length=length,
             mask_token_id=mask,
             created_at=datetime.now(timezone.utc),
@@ -156,7 +164,7 @@ class TrajectoryCapture:
         """
         start = time.perf_counter_ns()
         record = self._active("capture_step")
-        step = _integer("step_index", step_index)
+        step = _integer("step_index", step_index, MAX_STEPS - 1)
         last = self._steps.indexes[-1] if self._steps.indexes else -1
         if step <= last:
             raise EngineError(
@@ -245,7 +253,7 @@ def _ended(
     )
 
 
-def _integer(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, most: int) -> int:
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -254,12 +262,16 @@ def _integer(name: str, value: Any) -> int:
         raise EngineError(f"{name} must be an integer, not {type(value).__name__}")
     if number < 0:
         raise EngineError(f"{name} is {number}; it must be at least 0")
+    if number > most:
+        raise EngineError(f"{name} is {number}; it must be at most {most}")
     return number
 
 
 def _scalar(value: Any) -> JsonScalar:
-    if isinstance(value, (str, bool, int, float)):
+    if isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -5,7 +5,7 @@ The interface is that of Gupta, "DiffTrace", HPAI4S'26 (github.com/raviguptaamd/
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -20,12 +20,11 @@ from difftrace.engine import logits_files
 from difftrace.engine.distributed import agreeing_ranks
 from difftrace.engine.logits_files import StoredLogits
 from difftrace.engine.replay import ReplayResult, damaged_result, replay_record
-from difftrace.store import BackgroundWriter, Entry, Query, Record, Store
+from difftrace.engine.times import query_times
+from difftrace.store import BackgroundWriter, Entry, Problem, Query, Record, Store
 
 FILE_NAME: Final = "provenance.difftrace"
 """Name of the store in the folder `config.store.base_path`."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class DiffTraceEngine:
@@ -50,8 +49,9 @@ class DiffTraceEngine:
         config: see `difftrace.core.engine_config`; later changes of it have no effect. Its `capture.logits` is set, so
             that captures made with it write where this engine stores.
 
-    With `distributed.enabled` every rank has an engine and stores the same requests in the same order; their decisions
-    are compared by digest, and the coordinator alone has a store, whose methods raise EngineError elsewhere.
+    With `distributed.enabled` every rank has an engine and stores the same requests in the same order, or reports that
+    it failed at one; request ids and decisions are compared by digest, and the coordinator alone has a store, whose
+    methods raise EngineError elsewhere.
 
     Raises:
         EngineError: a setting cannot have its effect.
@@ -109,8 +109,8 @@ class DiffTraceEngine:
                 `replay` or `shutdown` instead, unless it has logits.
             StoreError: the disk fails, now or, with `IOMode.ASYNC`, since the last call.
             WriteError: the file of its logits cannot be written.
-            RankError: with `distributed.enabled`, another rank captured something else; nothing is stored. Every rank
-                is told which and where.
+            RankError: with `distributed.enabled`, another rank captured something else, failed at this request or is
+                at another one; nothing is stored. Every rank is told which and where.
         """
         if not isinstance(trajectory, TrajectoryRecord):
             raise EngineError(
@@ -122,7 +122,7 @@ class DiffTraceEngine:
                 " returns"
             )
         if self._ranks is not None:
-            self._ranks.agree([trajectory.trajectory])
+            self._ranks.agree([trajectory.trajectory], _label(trajectory.request_id))
         if self._store is None:
             return None
         logits = trajectory.logits
@@ -136,6 +136,16 @@ class DiffTraceEngine:
         else:
             self._writer.put(record)
         return record
+
+    def report_failure(self, request_id: str, error: BaseException) -> None:
+        """Tell the other ranks that this one has nothing to store of `request_id`, because of `error`.
+
+        They wait for it in `store_trajectory`, which then raises RankError at once instead of after the group's
+        timeout. Nothing happens with one rank, or without `distributed.enabled`. Where every rank failed, each calls
+        this and none waits.
+        """
+        if self._ranks is not None:
+            self._ranks.fail(_label(request_id), f"{type(error).__name__}: {error}")
 
     def replay(self, request_id: str) -> ReplayResult:
         """Reconstruct a stored request from its events and compare it with its stored output.
@@ -170,6 +180,19 @@ class DiffTraceEngine:
         self.flush()
         return logits_files.open_stored(self._logits_folder, store.get(request_id))
 
+    def verify_all(self) -> list[Problem]:
+        """Check the store, every record and all logits; return all problems, none where everything is whole.
+
+        `store.verify_all` leaves logits out, which take by far the longest to read.
+
+        Raises:
+            EngineError: `config.enabled` is False.
+            StoreError: what was queued before could not be written, or the store not be opened.
+        """
+        store = self.store
+        self.flush()
+        return store.verify_all(lambda record: logits_files.problem_of(self._logits_folder, store, record))
+
     def delete(self, *request_ids: str) -> int:
         """Delete the records of `request_ids` and their logits; return how many there were.
 
@@ -193,9 +216,11 @@ class DiffTraceEngine:
             older_than: leave alone what was written to since; choose it longer than any request takes to be stored.
 
         Raises:
-            EngineError: `config.enabled` is False.
+            EngineError: `config.enabled` is False, or `older_than` is no timedelta.
             StoreError: what was queued before could not be written, or the store not be read.
         """
+        if not isinstance(older_than, timedelta):
+            raise EngineError(f"older_than must be a timedelta, not {type(older_than).__name__}")
         store = self.store
         self.flush()
         return logits_files.remove_unused(self._logits_folder, store, older_than.total_seconds())
@@ -211,15 +236,12 @@ class DiffTraceEngine:
             limit: at most so many.
 
         Raises:
-            EngineError: `config.enabled` is False.
+            EngineError: `config.enabled` is False, or `time_range` is no pair of such times.
             StoreError: what was queued before could not be written, or the store not be read.
         """
+        since, until = (None, None) if time_range is None else query_times(time_range)
         store = self.store
         self.flush()
-        since, until = (None, None) if time_range is None else map(_moment, time_range)
-        if until is not None:
-            # The end of a query does not belong to it.
-            until += timedelta(microseconds=1)
         return list(store.entries(Query(model=model_name, since=since, until=until, limit=limit, newest_first=True)))
 
     def get_stats(self) -> dict[str, Any]:
@@ -285,6 +307,10 @@ class DiffTraceEngine:
         self.shutdown()
 
 
+def _label(request_id: object) -> str:
+    return f"request '{request_id}'"
+
+
 def _record(captured: TrajectoryRecord, logits: CapturedLogits | None) -> Record:
     assert captured.trajectory is not None
     about = {} if logits is None else logits_files.metadata_of(logits.reference.digest, logits.steps)
@@ -296,7 +322,3 @@ def _record(captured: TrajectoryRecord, logits: CapturedLogits | None) -> Record
         {**captured.metadata, **about},
         captured.created_at,
     )
-
-
-def _moment(nanoseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

@@ -147,6 +147,19 @@ def open_stored(folder: Path, record: Record) -> StoredLogits:
     return StoredLogits(file, _steps(record.metadata, file, path))
 
 
+def problem_of(folder: Path, store: Store, record: Record) -> str | None:
+    """Return what is wrong with the logits of `record`, all of which are read; None without any, or if all is well."""
+    digest = record.metadata.get(DIGEST)
+    if not isinstance(digest, str):
+        return None
+    try:
+        open_stored(folder, record).file.check()
+    except FormatError as error:
+        # Unless the request was deleted meanwhile, and its logits with it.
+        return None if is_used(store, record.request_id, digest) is False else f"its logits: {error}"
+    return None
+
+
 def is_used(store: Store, request_id: str, digest: str) -> bool | None:
     """Return whether the record of `request_id` is one with these logits; None where the store cannot tell."""
     try:

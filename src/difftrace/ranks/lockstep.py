@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from operator import methodcaller
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 from difftrace.ranks.batch import pack, unpack
 from difftrace.ranks.channel import Channel
-from difftrace.ranks.message import Kind, Message
+from difftrace.ranks.message import Kind, Message, label_digest
 from difftrace.ranks.wording import disagreement, out_of_step
 
 # Test runners then show the caller's line, not ours.
@@ -94,12 +95,28 @@ class Ranks:
                 self._exchange(Message(Kind.RAISED, self._runs, text=text))
             raise
         self._runs += 1
-        self._compare(Kind.RUN, made.trajectories)
+        self._compare(Message(Kind.RUN, self._runs), made.trajectories)
         return made
 
-    def agree(self, trajectories: Sequence[Trajectory]) -> None:
-        """Return if every rank's batch of trajectories, wherever it comes from, decides as this one; as `run`."""
-        self._compare(Kind.CHECK, trajectories)
+    def agree(self, trajectories: Sequence[Trajectory], label: str = "") -> None:
+        """Return if every rank's batch of trajectories, wherever it comes from, decides as this one; as `run`.
+
+        Args:
+            trajectories: what this rank decided.
+            label: what they are of, such as "request 'a'". Ranks whose labels differ are out of step, whether or not
+                their decisions are equal.
+        """
+        mine = Message(Kind.CHECK, self._runs, label=label_digest(label), text=printable(label))
+        self._compare(mine, trajectories)
+
+    def fail(self, label: str, reason: str) -> None:
+        """Come to a check without trajectories, so that the others need not wait for this rank; raises nothing there.
+
+        They are told that this rank has none of `label`, and `reason`.
+        """
+        text = printable(f"{label}: {reason}")
+        with suppress(RankError):  # why there are none is for the caller to raise
+            self._exchange(Message(Kind.FAILED, self._runs, label=label_digest(label), text=text))
 
     def ask(self, answer: bool) -> tuple[bool, ...]:
         """Return the answer of every rank to a question that all have come to; RankError as `run`."""
@@ -134,9 +151,9 @@ class Ranks:
         """Whether they cannot any more."""
         return self._lost is not None
 
-    def _compare(self, kind: Kind, trajectories: Sequence[Trajectory]) -> None:
+    def _compare(self, mine: Message, trajectories: Sequence[Trajectory]) -> None:
         digest = hashlib.sha256("\n".join(one.digest for one in trajectories).encode()).digest()
-        messages = self._in_step(Message(kind, self._runs, digest=digest))
+        messages = self._in_step(replace(mine, digest=digest))
         by_digest: dict[bytes, list[int]] = {}
         for rank, message in enumerate(messages):
             by_digest.setdefault(message.digest, []).append(rank)
@@ -160,7 +177,7 @@ class Ranks:
     def _in_step(self, mine: Message) -> list[Message]:
         messages = self._exchange(mine)
         alike = [message for message in messages if message is not None and message.kind == mine.kind]
-        if len(alike) < len(messages) or len({message.runs for message in alike}) > 1:
+        if len(alike) < len(messages) or len({(message.runs, message.label) for message in alike}) > 1:
             raise RankError(out_of_step(messages))
         return alike
 

@@ -27,14 +27,18 @@ def named(ranks: Sequence[int]) -> str:
 
 def out_of_step(messages: Sequence[Message | None]) -> str:
     """Return why ranks that said `messages` cannot be compared; None is one that could not be read."""
-    found: dict[str, list[int]] = {}
+    # Labels may be told apart by no more than what was cut off.
+    found: dict[tuple[str, bytes | None], list[int]] = {}
     for rank, message in enumerate(messages):
-        found.setdefault(_where(message), []).append(rank)
-    lines = _cut([f"{named(ranks)}: {what}" for what, ranks in found.items()])
-    raised = any(message is not None and message.kind == Kind.RAISED for message in messages)
-    subject = "not every rank finished this run" if raised else "ranks are out of step"
-    end = [] if raised else ["Every rank has to make the same runs and checks in the same order."]
-    return "\n  ".join([subject, *lines, *end])
+        found.setdefault((_where(message), message.label if message else None), []).append(rank)
+    lines = _cut([f"{named(ranks)}: {what}" for (what, _), ranks in found.items()])
+    kinds = {message.kind for message in messages if message is not None}
+    if Kind.RAISED in kinds:
+        return "\n  ".join(["not every rank finished this run", *lines])
+    if Kind.FAILED in kinds and len({message.label for message in messages if message is not None}) == 1:
+        return "\n  ".join(["not every rank has this", *lines])
+    end = "Every rank has to make the same runs and checks in the same order."
+    return "\n  ".join(["ranks are out of step", *lines, end])
 
 
 def _where(message: Message | None) -> str:
@@ -45,6 +49,10 @@ def _where(message: Message | None) -> str:
         return f"at the end of run {message.runs}"
     if message.kind == Kind.RAISED:
         return f"run {message.runs} raised {printable(message.text)}"
+    if message.kind == Kind.FAILED:
+        return f"failed at {printable(message.text)}"
+    if message.kind == Kind.CHECK and message.text:
+        return f"at {printable(message.text)}"
     if message.kind in (Kind.CHECK, Kind.ASK):
         return f"{'at' if message.kind == Kind.CHECK else 'within'} a check after {made}"
     return f"done after {made}" if message.kind == Kind.REST else "ended"

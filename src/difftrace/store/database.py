@@ -48,7 +48,7 @@ _ADVICE: Final = (
     (("disk I/O error",), "free space on its disk, look at the limits on file sizes and at the system's log"),
     (
         ("not a database", "malformed", "encrypted", "file format", "schema"),
-        "it is no store or it is damaged; take a copy of it, then export what can be read or restore a backup",
+        "it is no store or it is damaged; restore a backup, or copy what can be read with difftrace.store.salvage()",
     ),
     (("readonly", "read-only"), "make the file and its folder writable or open the store read-only"),
     (("unable to open",), "look whether its folder exists and may be read and written"),
@@ -64,7 +64,8 @@ class Database:
     closed, after it parent and child open their own when they next need one.
 
     The file must not be opened by other means than SQLite's meanwhile: closing it again would drop SQLite's locks
-    on POSIX systems (section 2.2 there).
+    on POSIX systems (section 2.2 there). Nor may it be deleted or replaced: what is written then goes to a file without
+    a name (section 4.1), so that no transaction ends well any more.
 
     Raises:
         StoreError: the file cannot be opened.
@@ -87,6 +88,7 @@ class Database:
         self._prepare = prepare
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._closed = False
         self._log_pages = 0
         with _guard:
@@ -106,7 +108,7 @@ class Database:
 
         Raises:
             BusyError: another connection kept writing for the whole timeout.
-            StoreError: it could not be written; nothing of the block is stored.
+            StoreError: it could not be written, or the file was deleted or replaced; nothing of the block is stored.
         """
         with self.reading() as connection:
             try:
@@ -114,6 +116,7 @@ class Database:
                 before = _extent(connection)
                 yield connection
                 pages = _extent(connection) - before
+                self._check_in_place()
                 connection.execute("COMMIT")
             except BaseException:
                 self._roll_back(connection)
@@ -145,7 +148,15 @@ class Database:
                 connection.close()
                 raise
             self._connection = connection
+            self._file = _identity(self.path)
         return self._connection
+
+    def _check_in_place(self) -> None:
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"{printable(str(self.path))}: was deleted or replaced while it was open, so that nothing more can be"
+                " stored there; export what this store still reads, then open it again"
+            )
 
     def _connect(self) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
@@ -229,6 +240,15 @@ def _extent(connection: sqlite3.Connection) -> int:
     """Return a number that rises by about the pages a transaction writes: those added, and one for each row."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     return int(pages) + connection.total_changes
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at `path` from one that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _text(data: bytes) -> str:

@@ -24,6 +24,7 @@ from difftrace.core.limits import MAX_CANVAS, MAX_TOKEN
 from difftrace.core.schemas import violation
 from difftrace.core.text import printable
 from difftrace.core.trajectory import int_column
+from difftrace.store.paths import checked_path, refuse_own_files
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import Record, checked_metadata, metadata_json, microseconds, output_bytes
 from difftrace.store.row import Row, decode
@@ -41,11 +42,13 @@ def export_jsonl(store: Store, path: str | os.PathLike[str], query: Query = EVER
     Each is checked first, so that damage does not spread. What others store meanwhile may or may not be among them.
 
     Raises:
-        StoreError: a record is damaged.
+        StoreError: a record is damaged, or `path` is a file of the store itself.
         WriteError: the file could not be written; one that was there before is whole.
     """
+    target = checked_path(path)
+    refuse_own_files(store.path, target)
     number, digest = 0, hashlib.sha256()
-    with open_atomically(path) as file:
+    with open_atomically(target) as file:
         header = _line({"format": FORMAT, "version": VERSION})
         digest.update(header)
         file.write(header)
@@ -66,14 +69,16 @@ def import_jsonl(store: Store, path: str | os.PathLike[str], *, replace: bool = 
     Raises:
         FormatError: the file cannot be read or is no such export; one line naming file, line and field.
         ConflictError: a different record has a request id and `replace` is False; none is stored.
+        StoreError: `path` is a file of the store itself.
     """
     source = printable(str(path))
-    with contextlib.closing(_opened(path, source)) as file:
+    with contextlib.closing(_opened(store, path, source)) as file:
         return store_all(store, _rows(file, source), replace)
 
 
-def _opened(path: str | os.PathLike[str], source: str) -> BinaryIO:
+def _opened(store: Store, path: str | os.PathLike[str], source: str) -> BinaryIO:
     try:
+        refuse_own_files(store.path, Path(path))
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
         raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error

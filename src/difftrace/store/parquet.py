@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,6 +19,7 @@ import numpy as np
 from difftrace.core.atomic import open_atomically
 from difftrace.core.errors import FormatError, NewerFormatError, RecordError, StoreError
 from difftrace.core.text import printable
+from difftrace.store.paths import checked_path, refuse_own_files
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import in_utc, microseconds, output_bytes, shown
 from difftrace.store.row import Row, decode
@@ -36,15 +38,17 @@ def export_parquet(store: Store, path: str | os.PathLike[str], query: Query = EV
     Each is checked first, so that damage does not spread. What others store meanwhile may or may not be among them.
 
     Raises:
-        StoreError: a record is damaged, or pyarrow is missing.
+        StoreError: a record is damaged, `path` is a file of the store itself, or pyarrow is missing.
         WriteError: the file could not be written; one that was there before is whole.
     """
+    target = checked_path(path)
+    refuse_own_files(store.path, target)
     arrow = _pyarrow()
     import pyarrow.parquet as parquet
 
     schema = _schema(arrow)
     number = 0
-    with open_atomically(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with open_atomically(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for values in _chunks(store, query):
             writer.write_table(arrow.Table.from_pylist(values, schema=schema), row_group_size=_ROW_GROUP)
             number += len(values)
@@ -54,20 +58,22 @@ def export_parquet(store: Store, path: str | os.PathLike[str], query: Query = EV
 def import_parquet(store: Store, path: str | os.PathLike[str], *, replace: bool = False) -> Changes:
     """Store the records of the Parquet file `path` in one transaction, or none; doing it again changes nothing.
 
-    The file must be an export of a store, or have the columns of one. Every value and digest is checked before the
-    first record is stored.
+    The file must be an export of a store, or have the columns of one. Times have to say that they are in UTC, except
+    those of 96 bits, which Spark writes by default: it always means UTC by them. Every value and digest is checked
+    before the first record is stored.
 
     Raises:
         FormatError: the file cannot be read or is no such export; one line naming file, row and column.
         ConflictError: a different record has a request id and `replace` is False; none is stored.
-        StoreError: pyarrow is missing.
+        StoreError: `path` is a file of the store itself, or pyarrow is missing.
     """
     arrow = _pyarrow()
     import pyarrow.parquet as parquet
 
     source = printable(str(path))
     try:
-        with parquet.ParquetFile(Path(path)) as file:
+        refuse_own_files(store.path, Path(path))
+        with parquet.ParquetFile(Path(path), coerce_int96_timestamp_unit="us") as file:
             _check_schema(arrow, file.schema_arrow, source)
             return store_all(store, _rows(file, source), replace)
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -122,8 +128,12 @@ def _chunks(store: Store, query: Query) -> Iterator[list[dict[str, Any]]]:
 
 def _rows(file: Any, source: str) -> Iterator[Row]:
     number = 0
+    kinds = {column.path: column.physical_type for column in map(file.schema.column, range(len(file.schema)))}
+    in_96_bits = kinds.get("created_at") == "INT96"
     for batch in file.iter_batches(_BATCH, columns=list(Row._fields)):
         for values in batch.to_pylist():
+            if in_96_bits and values["created_at"] is not None:
+                values["created_at"] = values["created_at"].replace(tzinfo=timezone.utc)
             try:
                 yield _row(values)
             except FormatError as error:

@@ -77,7 +77,13 @@ ENTRY_COLUMNS: Final = Row._fields[: Row._fields.index("digest")]
 
 
 def encode(record: Record) -> Row:
-    """Return the row of `record`."""
+    """Return the row of `record`.
+
+    Raises:
+        RecordError: it is none.
+    """
+    if not isinstance(record, Record):
+        raise RecordError(f"a store keeps records, not {type(record).__name__}")
     trajectory = record.trajectory
     return Row(
         request_id=record.request_id,

@@ -70,7 +70,8 @@ def register(writer: Drainable, on_sigterm: bool) -> None:
     """Have `writer` closed when the interpreter exits and, with `on_sigterm`, flushed when SIGTERM arrives.
 
     SIGTERM can only be handled where the program lets Python handle it: in the main thread, from which a writer must
-    be registered for that, and unless it is ignored or handled by something that is not Python.
+    be registered for that, and unless it is ignored, or handled by something that is not Python or by an event loop,
+    which learns of the signal behind any handler's back and would be told twice, first before anything is written.
     """
     _state.open.append(writer)
     _at_exit_of_a_multiprocessing_child()
@@ -99,9 +100,17 @@ def _install() -> None:
     # Once installed, a handler put over ours is taken to call ours; the default one cannot.
     if present in (None, signal.SIG_IGN, _on_sigterm) or (_state.previous is not None and callable(present)):
         return
+    if _is_of_an_event_loop(present):
+        return
     _state.previous = present
     _state.draining = _state.drained = False
     signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _is_of_an_event_loop(handler: object) -> bool:
+    """Return whether asyncio or uvloop put `handler` there: one that does nothing, for they watch a file descriptor."""
+    module = getattr(handler, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] in ("asyncio", "uvloop")
 
 
 def _uninstall() -> None:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from difftrace.core.errors import BusyError, FormatError, NotStoredError, StoreError
 from difftrace.core.text import printable
 from difftrace.store import table
+from difftrace.store.damage import Problem, surviving
 from difftrace.store.database import Database, Durability
+from difftrace.store.paths import checked_path
 from difftrace.store.query import EVERYTHING, Query
 from difftrace.store.record import Entry, Record, check_text, shown
 from difftrace.store.row import ENTRY_COLUMNS, Row, decode, decode_entry, encode
 from difftrace.store.schema import prepare
+
+# Seconds. SQLite counts milliseconds in 32 bits.
+_LONGEST_TIMEOUT: Final = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,6 @@ class Changes:
     replaced: int = 0
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a store: in the record of that id, or, where it is None, in the file."""
-
-    request_id: str | None
-    message: str
-
-
 class Store:
     """The records in the file `path`, which is created, with its folder, where it is missing.
 
@@ -55,15 +53,15 @@ class Store:
     Args:
         path: the file. Beside it SQLite keeps `-wal` and `-shm` while it is open, which belong to it.
         read_only: refuse to write, and to create or migrate the file.
-        timeout: seconds to wait for others that write.
+        timeout: seconds to wait for others that write, 2,000,000 at most.
         durability: what a commit waits for. "power": the disk, so that what is acknowledged survives a power cut or a
             crash of the system. "process": the system alone, which is faster; what is acknowledged survives the end of
             the process, kill -9 included, while a power cut may take the last seconds, never more than a whole number
             of transactions, and leaves the file whole.
 
     Raises:
-        StoreError: the file cannot be opened, is no store or is of a newer version. Every method can also raise it
-            when the disk fails.
+        StoreError: the file cannot be opened, is no store or is of a newer version, or an argument makes no sense.
+            Every method can also raise it when the disk fails.
         BusyError: others kept writing for longer than `timeout`; as every method.
     """
 
@@ -75,7 +73,9 @@ class Store:
         timeout: float = 60.0,
         durability: Durability = "power",
     ) -> None:
-        absolute = Path(path).absolute()
+        absolute = checked_path(path).absolute()
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= _LONGEST_TIMEOUT:
+            raise StoreError(f"timeout is {timeout!r}; it must be a number of seconds from 0 to {_LONGEST_TIMEOUT}")
         if not read_only:
             try:
                 absolute.parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +175,13 @@ class Store:
             row = Row(*values)
             yield table.checked(row), row
 
+    def surviving(self) -> Iterator[Row | Problem]:
+        """Yield the row of every record that can be read and is whole, and a problem for everything else.
+
+        Slower than `rows`, for each is looked for by itself, so that damage anywhere hides nothing else.
+        """
+        return surviving(self._database)
+
     def count(self, query: Query = EVERYTHING) -> int:
         """Return how many records `query` means."""
         clauses, parameters = query.sql(query.last, query.limit)
@@ -214,8 +221,12 @@ class Store:
         if busy:
             raise self._database.busy_error()
 
-    def verify_all(self) -> list[Problem]:
-        """Check the file and every record in it; return all problems, none for a store that is whole."""
+    def verify_all(self, also: Callable[[Record], str | None] | None = None) -> list[Problem]:
+        """Check the file and every record in it; return all problems, none for a store that is whole.
+
+        Args:
+            also: what else there is to check of a record that is whole in itself; a text is a problem of it.
+        """
         problems = []
         # A store that is closed or locked is no damaged one.
         with self._database.reading():
@@ -226,9 +237,12 @@ class Store:
             problems += [Problem(None, printable(message)) for message in messages if message != "ok"]
             for row in table.select_by_number(self._database):
                 try:
-                    decode(row)
+                    record = decode(row)
+                    message = None if also is None else also(record)
                 except FormatError as error:
-                    problems.append(Problem(row.request_id, str(table.damaged(row.request_id, error))))
+                    message = str(table.damaged(row.request_id, error))
+                if message is not None:
+                    problems.append(Problem(row.request_id, message))
         except BusyError:
             raise
         except StoreError as error:

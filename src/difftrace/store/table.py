@@ -60,6 +60,12 @@ def get(connection: sqlite3.Connection, request_id: str) -> Row | None:
     return None if found is None else Row(*found)
 
 
+def get_by_number(connection: sqlite3.Connection, number: int) -> Row | None:
+    """Return the row of that number as it is, or None."""
+    found = connection.execute(f"SELECT {_COLUMNS} FROM record WHERE number = ?", (number,)).fetchone()  # noqa: S608
+    return None if found is None else Row(*found)
+
+
 def checked(row: Row) -> Record:
     """Return the record of `row`.
 

@@ -51,7 +51,8 @@ class BackgroundWriter:
 
     SIGTERM: while writers are open, their queues are written first and then the handler that was there is called,
     or the process ended as it would have been. For that a writer has to be opened in the main thread; one opened in
-    another leaves the signal alone. Nothing is done where SIGTERM is ignored.
+    another leaves the signal alone. Nothing is done where SIGTERM is ignored, nor where an event loop handles it
+    (`loop.add_signal_handler`): let its handler stop the loop, and close the writer then.
 
     When the disk fails, the writer gives up: `put`, `flush` and `close` raise the error each time, and `unwritten`
     holds what was queued and not stored. Waiting for another process that writes is no failure. A record whose request

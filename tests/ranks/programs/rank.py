@@ -17,7 +17,7 @@ import difftrace
 from difftrace import Trajectory
 from difftrace.core.errors import EngineError, RankError
 from difftrace.core.run import Run
-from difftrace.core.trajectory import TrajectoryCapture
+from difftrace.core.trajectory import TrajectoryCapture, TrajectoryRecord
 from difftrace.engine import DiffTraceEngine
 from difftrace.models import load_model
 from difftrace.models.reference import reference_model_path
@@ -117,6 +117,44 @@ def engine(ranks: Ranks) -> str:
     return ", ".join(kept)
 
 
+def requests(ranks: Ranks) -> str:
+    """Equal decisions of other requests, a request that the last rank leaves out, and one at which it fails."""
+    config = DiffTraceConfig()
+    config.distributed.enabled = True
+    config.store.base_path = Path(sys.argv[1]).parent / "requests"
+    is_last = ranks.rank == ranks.size - 1
+
+    def ended(request: str) -> TrajectoryRecord:
+        capture = TrajectoryCapture(config.capture)
+        capture.begin_trajectory(request, [1], num_diffusion_steps=1, sequence_length=2)
+        capture.capture_step(0, [1], [5])
+        return capture.end_trajectory()
+
+    told = []
+    with DiffTraceEngine(config) as opened:
+        for request in ("a" * 300 + str(is_last), "b" if is_last else "c"):
+            try:
+                opened.store_trajectory(ended(request))
+                told.append("not noticed")
+            except RankError as error:
+                told.append(str(error))
+        try:
+            if is_last:
+                opened.report_failure("d", MemoryError("no room"))
+                told.append("reported")
+            else:
+                opened.store_trajectory(ended("d"))
+                told.append("not noticed")
+        except RankError as error:
+            told.append(str(error))
+        opened.report_failure("e", MemoryError())  # on all of them
+        opened.store_trajectory(ended("f"))
+        if ranks.rank == 0:
+            opened.flush()
+            told.append(",".join(entry.request_id for entry in opened.store.entries()))
+    return json.dumps(told)
+
+
 def tensor_parallel(ranks: Ranks) -> str:
     """Every rank has a part of each block's second half, and all decide as a rank with the whole model does."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -155,6 +193,7 @@ SCENES: dict[str, Callable[[Ranks], str]] = {
         asked,
         model,
         engine,
+        requests,
         tensor_parallel,
         last_is_gone,
         after_that,
