@@ -25,7 +25,7 @@ def golden_probes(
             the steps, or the baseline does not say how it was recorded, so that decisions cannot be compared.
     """
     chosen = sorted(set(steps))
-    recorded, dtype = baseline.environment.get("dtype"), str(loaded.dtype).removeprefix("torch.")
+    recorded, dtype = baseline.environment.get("dtype"), loaded.dtype_name
     if recorded not in (None, dtype):
         raise BisectionError(f"the golden run was in {recorded}, not in {dtype}; give --dtype {recorded}")
     try:
