@@ -132,7 +132,7 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         dest="difftrace_strategy",
         help="How runs of the llada fixture are verified: by denoising them (rerun), or by scoring all canvases of the"
-        " baseline (forced) or some (sampled), which sees decisions, not logits.",
+        " baseline (forced) or some (sampled), which holds logits to the budget, not to bits.",
     )
     group.addoption(
         "--difftrace-bisect",

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 COUNT: Final = 8
 SEED: Final = 0
 
-# Classes of runs that may decide alike, which is all that scored canvases show.
-_BENEATH_DECISIONS: Final = frozenset({"DRIFT", "NON_FINITE", "NUMERIC", "RUN_TO_RUN"})
-
 
 def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRunner:
     """Return what the llada fixture gives: in a session that scores canvases, one whose runs are deferred."""
@@ -48,9 +45,12 @@ def header(settings: Settings) -> str:
 
 def basis(verdict: ForcedVerdict) -> str:
     """Return what the verification rests on, as the end of the line "3 verified by scoring golden canvases…"."""
-    how = "decisions alone, each step as it was recorded"
-    if not verdict.exact:
-        how = "decisions alone; batches judge by budget; steps that differ are scored again as recorded"
+    if not verdict.compares_logits:
+        compared = "decisions alone, as the baseline came without evidence"
+    else:
+        compared = "decisions and logits" if verdict.exact else "decisions, and logits by budget"
+    how = "each step as it was recorded" if verdict.exact else "in batches; what differs there again as recorded"
+    how = f"{compared}; {how}"
     return f" ({how})" if verdict.sample is None else f", {verdict.sample} ({how})"
 
 
@@ -58,5 +58,9 @@ def _obstacle(settings: Settings) -> str | None:
     """Return why scored canvases cannot tell what this session asks; None where they can."""
     if settings.policy in ("tokens", "text"):
         return f"policy {settings.policy} judges where a whole run ends"
-    asked = sorted(settings.fail_on & _BENEATH_DECISIONS)
-    return f"{', '.join(asked)} may show in no decision" if asked else None
+    if not settings.fail_on:
+        return None
+    from difftrace.core.forced import unseen
+
+    asked = unseen(settings.fail_on, None)
+    return f"{', '.join(asked)} may not show in scored canvases" if asked else None

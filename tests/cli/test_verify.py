@@ -127,7 +127,7 @@ def test_forced_finds_every_step_that_differs_and_names_the_weights(difftrace: C
     assert "The models' weights differ" in out
     assert "2 of 16 scored steps decide otherwise" in out
     assert "step 7, position 11: golden token 23 '2', here token 24 '3'" in out
-    assert "agreement\n    is by budget" in out
+    assert "by budget, not bit" in " ".join(out.split())
     assert_fits(out, BASELINE)
 
 
@@ -194,6 +194,8 @@ def test_a_batch_of_one_is_exact(difftrace: Command) -> None:
     out = difftrace("verify", BASELINE, "--strategy", "forced", "--batch", 1, "--json")[1]
     forced = document(out)["baselines"][0]["forced"]
     assert (forced["exact"], forced["batch"]) == (True, 1)
+    arguments = ("verify", BASELINE, "--strategy", "forced", "--fail-on", "numeric,drift", "--dtype", "bfloat16")
+    assert difftrace(*arguments, "--batch", 1)[0] == 1
 
 
 def test_no_more_divergent_steps_are_listed_than_can_be_read(difftrace: Command, tmp_path: Path) -> None:
@@ -214,12 +216,12 @@ def test_forced_lets_only_close_decisions_pass_near_tie(
     arguments = ("verify", path, "--model", changed, "--strategy", "forced", "--policy", policy, "--json")
     # Whose weights nobody knows, and whose environment is known to be noisy: decisions are all there is to judge.
     unnamed = replace(golden, model=replace(golden.model, weights=None))
-    for budget, name in ((0.0001, None), (0.1, "NEAR_TIE")):
+    for budget, name in ((0.0001, "NUMERIC"), (0.1, "NEAR_TIE")):
         save(path, with_budget(unnamed, budget))
         status, out, _ = difftrace(*arguments)
         [one] = document(out)["baselines"]
         assert one["class"] == name
-        assert status == (0 if name and policy == "near-tie" else 1)
+        assert status == (0 if name == "NEAR_TIE" and policy == "near-tie" else 1)
     assert "  budget: calibrated in the baseline\n" in difftrace(*arguments[:-1])[1]
 
 
@@ -303,6 +305,11 @@ def test_a_hostile_file_name_reaches_the_terminal_defused(difftrace: Command, br
         ((BASELINE, "--steps", 4), "go with --strategy sampled"),
         ((BASELINE, "--strategy", "forced", "--sample-seed", 4), "go with --strategy sampled"),
         ((BASELINE, "--batch", 4), "goes with forced and sampled"),
+        (
+            (BASELINE, "--strategy", "forced", "--fail-on", "drift,rng"),
+            "can miss DRIFT, which is to fail: use --strategy",
+        ),
+        ((BASELINE, "--strategy", "sampled", "--batch", 1, "--fail-on", "run-to-run"), "can miss RUN_TO_RUN, which is"),
         ((BASELINE, "--fail-on", "bad"), "there is no class of divergence 'bad'"),
         ((BASELINE, "--fail-on", "rng", "--allow", "RNG"), "cannot both fail and be allowed"),
         ((BASELINE, "--profile", "abacus"), "abacus"),

@@ -19,7 +19,7 @@ from difftrace.reports.canvas import token_text
 from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
 from difftrace.reports.logits import logits_lines
-from difftrace.reports.verdict import budget_lines, detail_lines, reason_lines
+from difftrace.reports.verdict import budget_lines, detail_lines, measured_text, reason_lines
 
 _MOST_DIVERGENT: Final = 8
 _MOST_STEPS: Final = 40
@@ -103,7 +103,10 @@ def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Ite
         steps = len({one.step for one in verdict.divergent})
         yield f"  {steps or 'none'} of {len(verdict.steps)} scored steps decide{'s' if steps == 1 else ''} otherwise"
     yield from _divergent_lines(result, verdict)
-    if verdict.divergent and found.divergence_class not in _OF_IDENTITY:
+    if any(one.epsilon > 0 for one in found.noise):
+        yield from wrapped(f"measured: {'; '.join(map(measured_text, found.noise))}", "  ")
+        yield from budget_lines(found)
+    elif verdict.divergent and found.divergence_class not in _OF_IDENTITY:
         yield from budget_lines(found)
     if found.divergence_class != "IDENTICAL":
         yield from wrapped(f"policy {asked.policy}: {result.judgement.reason}", "  ")

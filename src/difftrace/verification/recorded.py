@@ -65,6 +65,7 @@ def run_again(loaded: LoadedModel, baseline: Baseline) -> list[Trajectory]:
     """
     batch = recorded_batch(baseline)
     arguments = seeded(batch.arguments)
+    assert arguments.seed is not None
     with enforce(arguments.seed, device=loaded.device, threads=threads_that_pay(loaded.model)):
         return generate(
             loaded.model, batch.prompt_ids, attention_mask=batch.prompt_mask, **arguments.as_dict()

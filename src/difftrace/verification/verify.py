@@ -64,8 +64,7 @@ def _forced(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
         )
     else:
         verdict = verify_forced(loaded, golden, batch=asked.batch, profile=asked.profile)
-    environment = {**golden.environment, "dtype": str(loaded.dtype).removeprefix("torch.")}
-    observed = replace(golden, model=loaded.identity, environment=environment)
+    observed = replace(golden, model=loaded.identity, environment=verdict.environment)
     classification = classify_forced(golden, observed, verdict)
     judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
     return Verified(golden, observed, classification, judgement, verdict)
