@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ AT_FIRST = """calls = []
         calls.append(1)
         returned.logits.mul_(-1 if len(calls) <= 3 else 1)
     model.register_forward_hook(turn)"""
+
+REAL_GMTIME = time.gmtime
 
 
 @pytest.fixture
@@ -129,11 +132,11 @@ def test_drift_that_scoring_as_recorded_shows_passes_and_is_counted(golden, writ
 
 
 def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, denoised, pytester):
-    pytester.makeini("[pytest]\ndifftrace_strategy = sampled")
+    pytester.makeini("[pytest]\ndifftrace_strategy = sampled\ndifftrace_sample_seed = 0")
     result = run_pytest("--difftrace-verify")
     result.stdout.fnmatch_lines(
         [
-            "difftrace: mode verify, policy exact, strategy sampled, *",
+            "difftrace: mode verify, policy exact, strategy sampled (8 steps, seed 0), *",
             "difftrace: 1 verified by scoring *, 8 of 16 *(seed 0): *at least 4 of 16 *95 %, * 50 % (decisions, *)",
         ]
     )
@@ -145,6 +148,47 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     result = run_pytest("--difftrace-verify")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["divergent steps: * of the 8 of 16 chosen at random (seed 0); *"])
+
+
+def test_every_day_samples_other_steps_unless_a_seed_is_given(golden, run_pytest, monkeypatch):
+    def sampled(*arguments: str) -> str:
+        result = run_pytest("--difftrace-verify", "--difftrace-strategy=sampled", *arguments)
+        result.assert_outcomes(passed=1)
+        return next(line for line in result.outlines if "strategy sampled" in line)
+
+    for day in (0, 86400):
+        monkeypatch.setattr("pytest_difftrace.step_sampling.time.gmtime", lambda day=day: REAL_GMTIME(day))
+        assert f"strategy sampled (8 steps, seed 1970010{1 + day // 86400}), " in sampled()
+    assert "strategy sampled (4 steps, seed 7), " in sampled("--difftrace-sample-steps=4", "--difftrace-sample-seed=7")
+
+
+def test_workers_of_xdist_sample_by_the_seed_of_their_controller(golden, suite, run_pytest, monkeypatch):
+    pytest.importorskip("xdist")
+    suite(
+        "def test_a(llada, difftrace, pytestconfig):\n"
+        "    from pytest_difftrace.session import SESSION\n"
+        "    assert pytestconfig.stash[SESSION].settings.sampling == (8, 20010909)\n"
+    )
+    monkeypatch.setattr("pytest_difftrace.step_sampling.time.gmtime", lambda: REAL_GMTIME(10**9))
+    run_pytest("-n", "1", "--difftrace-verify", "--difftrace-strategy=sampled").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--difftrace-sample-steps=4"], "*chooses steps at random: it goes with --difftrace-strategy=sampled"),
+        (
+            ["--difftrace-strategy=sampled", "--difftrace-sample-steps=0"],
+            "*number of steps to check, at least 1, not 0",
+        ),
+        (["--difftrace-strategy=sampled", "-o", "difftrace_sample_seed=x"], "*_seed = 'x': it takes a whole number"),
+    ],
+)
+def test_what_cannot_be_sampled_is_a_usage_error(write, run_pytest, arguments: list[str], says: str):
+    write()
+    result = run_pytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {says}"])
 
 
 @pytest.mark.parametrize("strategy", ["forced", "sampled"])
