@@ -97,6 +97,17 @@ def test_what_still_runs_as_recorded_passes(difftrace: Command, strategy: str) -
     assert_fits(out, BASELINE)
 
 
+@pytest.mark.parametrize("strategy", ["rerun", "forced"])
+def test_a_pass_without_evidence_says_what_it_cannot_tell(difftrace: Command, tmp_path: Path, strategy: str) -> None:
+    golden, path = load(BASELINE), tmp_path / "bare.json"
+    save(path, replace(golden, sequences=(replace(golden.sequences[0], evidence=None),)))
+    status, out, _ = difftrace("verify", path, "--strategy", strategy)
+    assert (status, "IDENTICAL" in out) == (0, True)
+    assert "  cannot tell: Whether the logits are the same: the golden came without evidence.\n" in out
+    assert_fits(out, path)
+    assert ("cannot tell" in difftrace("verify", BASELINE, "--strategy", strategy)[1]) == (strategy == "forced")
+
+
 def test_a_folder_stands_for_every_baseline_below_it(difftrace: Command) -> None:
     status, out, _ = difftrace("verify", FOLDER.parent, "--json")
     found = document(out)

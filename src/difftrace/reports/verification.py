@@ -63,9 +63,10 @@ def _headline(path: str, result: Verified) -> list[str]:
 
 
 def _warning(result: Verified) -> list[str]:
-    """Return what differs where that is let pass."""
+    """Return what differs where that is let pass, and what is not known."""
     if not result.judgement.warns:
-        return []
+        untold = result.classification.cannot_tell
+        return [line for sentence in untold for line in wrapped(f"cannot tell: {sentence}", "  ")]
     return [
         *wrapped(result.classification.reason, "  "),
         *wrapped(f"policy: {result.judgement.reason}", "  "),
