@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from difftrace.core.recording import Baseline, Budget
 from difftrace.core.verification import Asked, Verified
 from difftrace.models import LoadedModel
+from difftrace.reports.verification import result_lines
 from difftrace.sampling import decision
 from difftrace.verification import ModelRunner
 from difftrace.verification.forced import verify_forced
@@ -102,6 +103,14 @@ def test_values_that_are_no_numbers_are_told_as_such(
     with hooked(reference_model, lambda output: output * torch.nan):
         found = verified(reference_model, golden, batch).classification
     assert (found.divergence_class, found.step) == ("NON_FINITE", 0)
+
+
+def test_scores_that_count_no_further_are_shown_as_bounds(reference_model: LoadedModel, golden: Baseline) -> None:
+    with hooked(reference_model, lambda output: output * torch.nan):
+        found = verified(reference_model, without_evidence(golden), None)
+    lines = " ".join(result_lines("golden.json", Asked(strategy="forced"), found))
+    assert "(tokens by at least 10, order by at least 10)" in " ".join(lines.split())
+    assert "(at step 0: tokens by at least 10, order by at least 10)" in found.classification.reason
 
 
 @pytest.mark.parametrize("batch", [None, 1])

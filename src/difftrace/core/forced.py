@@ -79,6 +79,12 @@ class ScoredStep:
 # A token or position this far behind, in units of logits, has less than 1/20,000 of the best one's probability.
 MOST = 10.0
 
+
+def score_text(score: float) -> str:
+    """Return a token or order score as text: "0.012", or "at least 10" where it counts no further."""
+    return f"{score:.2g}" if score < MOST else f"at least {MOST:.2g}"
+
+
 # What nothing but denoising shows: DRIFT, unless each step is scored as recorded; RUN_TO_RUN of a run that would pass.
 _UNSEEN_IN_BATCHES = frozenset({"DRIFT", "RUN_TO_RUN"})
 _UNSEEN = frozenset({"RUN_TO_RUN"})

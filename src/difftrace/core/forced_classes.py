@@ -11,7 +11,7 @@ from difftrace.core.classes import DivergenceClass, Finding
 from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.decision_rules import NO_BUDGET, exceeding
-from difftrace.core.forced import MOST, ForcedVerdict, ScoredStep
+from difftrace.core.forced import MOST, ForcedVerdict, ScoredStep, score_text
 from difftrace.core.identity_rules import identity_finding, unknown_identities
 from difftrace.core.noise import Measured
 from difftrace.core.recording import Baseline
@@ -175,5 +175,5 @@ def _close(one: ScoredStep, held: Tolerance) -> bool:
 
 def _worst(one: ScoredStep) -> str:
     scores = (("tokens", one.token_score), ("order", one.order_score))
-    values = ", ".join(f"{name} by {value:.2g}" for name, value in scores if value > 0)
+    values = ", ".join(f"{name} by {score_text(value)}" for name, value in scores if value > 0)
     return f"at step {one.step}: {values}"

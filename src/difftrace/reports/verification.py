@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from difftrace.core.forced import ForcedVerdict, ScoredStep
+from difftrace.core.forced import ForcedVerdict, ScoredStep, score_text
 from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
 from difftrace.core.verification import Asked, Result, Status, Unverified, Verified
@@ -141,4 +141,5 @@ def _divergent(one: ScoredStep, result: Verified) -> str:
         sides.append(f"{name} {'nothing' if token is None else f'token {token}{piece}'}")
     batch = f" of sequence {one.sequence}" if len(result.golden.sequences) > 1 else ""
     at = f"step {one.step}{batch}, position {one.divergence.position}"
-    return f"{at}: {', '.join(sides)} (tokens by {one.token_score:.2g}, order by {one.order_score:.2g})"
+    scores = f"tokens by {score_text(one.token_score)}, order by {score_text(one.order_score)}"
+    return f"{at}: {', '.join(sides)} ({scores})"
