@@ -228,8 +228,7 @@ def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
 def test_a_fault_without_an_effect_fails_the_table_of_confusion(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    benchmark, faults = (importlib.import_module(name) for name in ("divergence", "_faults"))
+    _, faults, benchmark = (_module(name) for name in ("_harness", "_faults", "divergence"))
     idle = faults.Fault("nothing at all", ("NUMERIC",), lambda setting: setting.twice())
     monkeypatch.setattr(benchmark, "FAULTS", (idle,))
     monkeypatch.setattr(sys, "argv", ["divergence.py", "--prompts", "1"])
