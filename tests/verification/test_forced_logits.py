@@ -94,6 +94,10 @@ def test_less_than_the_budget_is_drift_as_recorded_and_not_told_in_batches(
     assert batched.classification.divergence_class == "IDENTICAL"
     assert any("equal in every bit" in sentence for sentence in batched.classification.cannot_tell)
     assert not any("equal in every bit" in sentence for sentence in alone.classification.cannot_tell)
+    clean = verified(reference_model, golden, None)
+    assert clean.forced is not None
+    some_differ = any(one.logits is not None and not one.logits.same for one in clean.forced.scored)
+    assert any("equal in every bit" in sentence for sentence in clean.classification.cannot_tell) == some_differ
 
 
 @pytest.mark.parametrize("batch", [None, 1])

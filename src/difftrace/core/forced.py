@@ -187,6 +187,6 @@ class ForcedVerdict:
         if not self.compares_logits:
             compared = "decisions alone were compared"
         return (
-            f"{chosen}; up to {self.batch} canvases were scored at once, which changes last bits: {compared}. What"
+            f"{chosen}; up to {self.batch} canvases were scored at once, which can change last bits: {compared}. What"
             f" differed was scored again exactly as recorded (steps so scored: {self.rescored})"
         )

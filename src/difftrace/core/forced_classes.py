@@ -18,7 +18,7 @@ from difftrace.core.recording import Baseline
 from difftrace.core.suspects import suspects
 
 _NO_EVIDENCE: Final = "Whether the logits are the same: the golden came without evidence."
-_BITS: Final = "Whether the logits are equal in every bit: in a batch they are not; within the budget all are."
+_BITS: Final = "Whether the logits are equal in every bit: scored in batches not all are, but within the budget."
 _CONFIDENCES: Final = (
     "Whether the sampler makes the same confidences and random numbers where it decides alike: forced verification"
     " compares decisions and logits."
@@ -152,7 +152,7 @@ def _not_compared(verdict: ForcedVerdict, held: Tolerance | None) -> Iterator[st
         yield _NO_EVIDENCE
     elif held is None:
         yield NO_BUDGET
-    elif not verdict.exact:
+    elif any(not one.exact and one.logits is not None and one.logits.same is False for one in verdict.scored):
         yield _BITS
     if verdict.compares_logits and verdict.first is None:
         yield _CONFIDENCES
