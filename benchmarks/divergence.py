@@ -4,7 +4,8 @@
 
 Every fault of `_faults` is injected into real runs of the reference model and of the conformance checkpoint, one for
 each prompt; each faulty run is repeated, as a verification does, and classified. Exit status 1 if one is given a class
-that its fault may not be given. Runs in which a fault changes no decision and no logit are counted by themselves.
+that its fault may not be given, or if a fault has no effect on any model, so that it shows nothing. Single runs in
+which a fault changes no decision and no logit are counted by themselves.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ def main() -> int:
         own = [verdict for verdict in verdicts if verdict.subject == subject.name]
         _print_confusion(subject.name, own)
         figures += _figures(subject.name, own)
+    shown = {verdict.fault.name for verdict in verdicts if verdict.result == "right"}
+    missing = [fault.name for fault in chosen if fault.name not in shown]
+    figures.append(Figure("faults that never showed", len(missing), "faults", at_most=0))
     _print_faults(verdicts, [subject.name for subject in models])
     _print_wrong(verdicts)
+    for name in missing:
+        print(f"NEVER SHOWED: {name}")
     settings = {"prompts": options.prompts, "faults": len(chosen)}
     return report("divergence", settings, figures, {**describe_machine(), "torch": torch.__version__}, options.json)
 

@@ -6,7 +6,8 @@
 A run is given as PROMPT+GENERATED/STEPS. A rerun scores the canvas of every step alone; forced verification scores the
 golden canvases in batches of the size it chooses itself, each canvas once, also where several steps see it because
 there are more steps than positions to commit. A second kind of run, with as many steps as positions, shows it without
-that. Forced verification is exact only where it scores a step again (`scored again`).
+that. Both compare logits as well as decisions: the golden has evidence, and the rerun records its own. Forced
+verification is exact only where it scores a step again (`scored again`).
 Exit status 1 if a target is missed.
 """
 
@@ -28,6 +29,7 @@ from difftrace.core.comparison import compare_sequences
 from difftrace.core.recording import Baseline
 from difftrace.core.run import Run
 from difftrace.determinism.enforcement import enforce
+from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.sampling import SamplerArguments, generate
 from difftrace.verification.forced import verify_forced, verify_sampled
@@ -93,7 +95,7 @@ def _measure(loaded: LoadedModel, size: Size, options: argparse.Namespace) -> li
     forced = partial(verify_forced, loaded, golden, batch=options.batch)
     sampled = partial(verify_sampled, loaded, golden, count=SAMPLED, batch=options.batch)
     verdict, sample = forced(), sampled().sample
-    if not verdict.same or sample is None:
+    if not verdict.same or not verdict.compares_logits or sample is None:
         raise SystemExit(f"{size}: a clean run is said to diverge: {verdict.first}")
     rerun = partial(_rerun, loaded, golden)
     all_steps, noise = measure_pairs(rerun, forced, options.pairs)
@@ -125,8 +127,15 @@ def _record(loaded: LoadedModel, size: Size, block_length: int) -> Baseline:
     prompt = torch.randint(0, loaded.config.vocab_size, (1, size.prompt), generator=generator)
     prompt[prompt == loaded.config.mask_token_id] = loaded.config.eos_token_id
     with enforce(0, device=loaded.device, threads=threads_that_pay(loaded.model)):
-        generation = generate(loaded.model, prompt, record="decisions", **arguments.as_dict())
-    return Run(tuple(generation.trajectories), sampler=arguments.identity()).to_baseline(None)
+        generation = generate(loaded.model, prompt, **arguments.as_dict())
+        environment = fingerprint(loaded.device, loaded.dtype)
+    run = Run(
+        tuple(generation.trajectories),
+        sampler=arguments.identity(),
+        environment=environment,
+        evidences=tuple(generation.evidence),
+    )
+    return run.to_baseline(None)
 
 
 def _rerun(loaded: LoadedModel, golden: Baseline) -> None:

@@ -16,6 +16,7 @@ from pytest_difftrace import messages, ranks
 from pytest_difftrace.checks import (
     Check,
     Observation,
+    by_decisions_alone,
     caller,
     judge,
     judge_again,
@@ -167,6 +168,8 @@ class Checker:
         )
         if check.forced is not None and check.forced.same:
             noted.scored.append(basis(check.forced))
+        elif by_decisions_alone(check):
+            noted.remarks.append("decisions alone")
         elsewhere = recorded_elsewhere(check)
         if elsewhere is not None:
             noted.elsewhere.append(elsewhere)

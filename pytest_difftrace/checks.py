@@ -183,6 +183,13 @@ def judge_again(check: Check, settings: Settings) -> Check:
     return judged_as(check, classify(check.golden, check.observation.run, repeated=repeated), settings)
 
 
+def by_decisions_alone(check: Check) -> bool:
+    """Return whether the run and its baseline were compared without any logits, which one side has no evidence of."""
+    if check.golden is None:
+        return False
+    return any(record.evidence is None for side in (check.golden, check.observation.run) for record in side.sequences)
+
+
 def verdict_on(classification: Classification, settings: Settings) -> policies.Judgement:
     """Return what the session's policy says of `classification`."""
     return policies.judge(classification, settings.policy, fail_on=settings.fail_on, allow=settings.allow)

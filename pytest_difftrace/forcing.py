@@ -8,10 +8,11 @@ from difftrace.core.comparison import Divergence, compare_sequences
 from difftrace.core.deferred import DeferredRun
 from difftrace.core.errors import RunError
 from difftrace.core.forced import ForcedVerdict
+from difftrace.core.forced_classes import classify_forced
 from difftrace.core.identity_rules import identity_finding
 from difftrace.core.recording import Baseline
 from pytest_difftrace import ranks
-from pytest_difftrace.checks import Check, Observation, compared, find, judged_as, made
+from pytest_difftrace.checks import Check, Observation, compared, find, judged_as, made, verdict_on
 from pytest_difftrace.options import Settings
 from pytest_difftrace.stopwatch import Stopwatch
 
@@ -34,11 +35,22 @@ def judge_deferred(run: DeferredRun, observation: Observation, settings: Setting
     # Ranks denoise together: they compare what they decide, and their model may run on all of them only.
     if not ranks.on_any(not same):
         ranks.agree([record.trajectory for record in check.golden.sequences])
-        return replace(check, verdict="passed", forced=verdict)
+        return _passed(check, verdict, settings)
     with watch.paused():
         denoised = run.run
     check = compared(replace(check, observation=made(observation, denoised, settings.platform_key)), settings)
     return check if verdict is None or same else _with_verdict(check, verdict, settings)
+
+
+def _passed(check: Check, verdict: ForcedVerdict | None, settings: Settings) -> Check:
+    """Return `check` passed by `verdict`, with its class where only logits differ, within the budget."""
+    assert verdict is not None
+    assert check.golden is not None
+    passed = replace(check, verdict="passed", forced=verdict)
+    if not verdict.drifted:
+        return passed
+    found = classify_forced(check.golden, check.observation.run, verdict)
+    return replace(passed, classification=found, judgement=verdict_on(found, settings))
 
 
 def _scored(run: DeferredRun, declared: Baseline, golden: Baseline) -> ForcedVerdict | None:
@@ -70,20 +82,43 @@ def _with_verdict(check: Check, verdict: ForcedVerdict, settings: Settings) -> C
     assert check.golden is not None
     assert check.classification is not None
     first = verdict.first
-    assert first is not None
+    if first is None:
+        return _with_logits(check, verdict, settings)
     sides = (check.golden, check.observation.run)
     parted = compare_sequences(*([record.trajectory for record in side.sequences] for side in sides))
     if parted is not None and (_place(parted) == _place(first) or (verdict.sample and _place(parted) < _place(first))):
         return check
     at = "nowhere" if parted is None else f"at step {parted.step}"
+    reason = (
+        "The run does not repeat itself: scored on the golden canvases it leaves the golden at step"
+        f" {first.step}, denoised {at}."
+    )
+    return _run_to_run(check, reason, (first.sequence, first.step, first.position), settings)
+
+
+def _with_logits(check: Check, verdict: ForcedVerdict, settings: Settings) -> Check:
+    """Return `check` of the denoised run with `verdict`, by which logits alone differ, which the run has to show."""
+    assert check.classification is not None
+    if check.classification.divergence_class != "IDENTICAL":
+        return check
+    one = verdict.beyond_noise[0]
+    reason = (
+        "The run does not repeat itself: scored on the golden canvases its logits leave the golden's at step"
+        f" {one.step}, denoised nowhere."
+    )
+    return _run_to_run(check, reason, (one.sequence, one.step, None), settings)
+
+
+def _run_to_run(check: Check, reason: str, at: tuple[int, int | None, int | None], settings: Settings) -> Check:
+    assert check.classification is not None
+    sequence, step, position = at
     found = replace(
         check.classification,
         divergence_class="RUN_TO_RUN",
-        reason="The run does not repeat itself: scored on the golden canvases it leaves the golden at step"
-        f" {first.step}, denoised {at}.",
-        sequence=first.sequence,
-        step=first.step,
-        position=first.position,
+        reason=reason,
+        sequence=sequence,
+        step=step,
+        position=position,
         kind=None,
         noise=(),
         decided_by=None,

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, get_args
 
 import pytest
 
-from pytest_difftrace import foreign
+from pytest_difftrace import foreign, step_sampling
+from pytest_difftrace.step_sampling import Sampling
 
 Mode = Literal["off", "verify", "record"]
 Scope = Literal["missing", "changed", "all"]
@@ -53,6 +54,7 @@ class Settings:
         allow: those that pass under any.
         bisect: look for the module at fault where a check fails.
         strategy: whether runs of the `llada` fixture are denoised for their check or their baselines' canvases scored.
+        sampling: which steps the strategy "sampled" checks.
         report: the report file that was asked for.
         html: the page that was asked for.
         results: the results folder.
@@ -72,6 +74,7 @@ class Settings:
     allow: frozenset[str] = frozenset()
     bisect: bool = False
     strategy: Strategy = "rerun"
+    sampling: Sampling = step_sampling.USUAL
     report: Path | None = None
     html: Path | None = None
     results: Path = Path(".difftrace")
@@ -132,8 +135,9 @@ def add_options(parser: pytest.Parser) -> None:
         default=None,
         dest="difftrace_strategy",
         help="How runs of the llada fixture are verified: by denoising them (rerun), or by scoring all canvases of the"
-        " baseline (forced) or some (sampled), which sees decisions, not logits.",
+        " baseline (forced) or some (sampled), which holds logits to the budget, not to bits.",
     )
+    step_sampling.add_options(group, parser)
     group.addoption(
         "--difftrace-bisect",
         action="store_true",
@@ -247,6 +251,7 @@ def resolve(config: pytest.Config) -> Settings:
     )
     ini_policy = _one_of(config, "difftrace_policy", POLICIES)
     ini_strategy = _one_of(config, "difftrace_strategy", STRATEGIES)
+    strategy: Strategy = config.getoption("difftrace_strategy") or ini_strategy
     fail_on, allow = _exceptions(config)
     asked_model: str | None = config.getoption("difftrace_model")
     ini_folder = config.inipath.parent if config.inipath else config.rootpath
@@ -266,7 +271,8 @@ def resolve(config: pytest.Config) -> Settings:
         fail_on=fail_on,
         allow=allow,
         bisect=config.getoption("difftrace_bisect") or config.getini("difftrace_bisect"),
-        strategy=config.getoption("difftrace_strategy") or ini_strategy,
+        strategy=strategy,
+        sampling=step_sampling.resolve(config, strategy),
         report=started / report if report else None,
         html=_html(config, ini_folder),
         results=started / results if results else ini_folder / config.getini("difftrace_results"),

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
-from pytest_difftrace import foreign, manifest, on_github, options, ranks, reporting, workers, writing
+from pytest_difftrace import (
+    foreign,
+    manifest,
+    on_github,
+    options,
+    ranks,
+    reporting,
+    step_sampling,
+    workers,
+    writing,
+)
 from pytest_difftrace.fixtures import difftrace, llada
 from pytest_difftrace.session import SESSION, Session
 
@@ -60,6 +71,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_difftrace import recording
 
         config.pluginmanager.register(recording, "difftrace-recording")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist what the controller has settled for all."""
+    step_sampling.tell_worker(node.workerinput, node.config.stash[SESSION].settings.sampling)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

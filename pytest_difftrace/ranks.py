@@ -70,6 +70,12 @@ def on_any(answer: bool) -> bool:
     return answer if ranks is None else any(ranks.ask(answer))
 
 
+def of_first(number: int) -> int:
+    """Return what rank 0 calls this with; every rank has to ask. RankError where one does not."""
+    ranks = group()
+    return number if ranks is None else ranks.of_first(number)
+
+
 def start_again(report: pytest.TestReport, *, wanted: bool, possible: bool) -> bool:
     """Return whether a recorded test runs a second time: on all ranks, or on none.
 

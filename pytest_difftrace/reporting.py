@@ -23,6 +23,8 @@ _NOTED: Final = "difftrace"
 _GOOD: Final = ("unchanged", "new", "changed", "verified", "allowed")
 
 _REMARKS: Final = {
+    "decisions alone": "{} compared by decisions alone: whether the logits are the same cannot be told, as one of the"
+    " sides came without evidence",
     "logits not reproducible": "{} recorded of a test whose two runs decide alike by other logits: here too, verifying"
     " will find drift",
     "budget dropped": "{} recorded without the budget of the one before, which was calibrated to another dtype, model"
@@ -157,6 +159,8 @@ def _remarks(session: Session) -> list[str]:
     return [
         _PREFIX + _REMARKS[remark].format("1 baseline was" if count == 1 else f"{count} baselines were")
         for remark, count in sorted(session.remarks.items())
+        # A loop of one's own may have no evidence to give, which is no news in every run.
+        if remark != "decisions alone" or session.settings.explicit
     ]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from difftrace.models import LoadedModel
 
 # What is worth a line at the end, with the number of checks it holds for; `pytest_difftrace.reporting` has the texts.
-Remark = Literal["logits not reproducible", "budget dropped", "probes dropped"]
+Remark = Literal["logits not reproducible", "budget dropped", "probes dropped", "decisions alone"]
 
 # What became of a check as plain JSON: "check", its entry in a report, and "environment", where it ran or None.
 Entry = dict[str, Any]

@@ -5,21 +5,18 @@ Loaded into every pytest run, so the library is imported where it is needed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING
 
+from pytest_difftrace import ranks
 from pytest_difftrace.options import Settings
+from pytest_difftrace.step_sampling import Sampling
 
 if TYPE_CHECKING:
     from difftrace.core.forced import ForcedVerdict
+    from difftrace.core.recording import Baseline
     from difftrace.models import LoadedModel
     from difftrace.verification import DeferredRunner, ModelRunner
-
-# What `sampled` checks: as many steps of each run, and which.
-COUNT: Final = 8
-SEED: Final = 0
-
-# Classes of runs that may decide alike, which is all that scored canvases show.
-_BENEATH_DECISIONS: Final = frozenset({"DRIFT", "NON_FINITE", "NUMERIC", "RUN_TO_RUN"})
 
 
 def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRunner:
@@ -30,12 +27,7 @@ def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRun
         return ModelRunner(loaded, settings.profile, across_ranks=True)
     if settings.strategy == "forced":
         return DeferredRunner(loaded, settings.profile, across_ranks=True)
-    from functools import partial
-
-    from difftrace.verification.forced import verify_sampled
-
-    verify = partial(verify_sampled, count=COUNT, seed=SEED)
-    return DeferredRunner(loaded, settings.profile, verify, across_ranks=True)
+    return DeferredRunner(loaded, settings.profile, partial(_sampled, settings.sampling), across_ranks=True)
 
 
 def header(settings: Settings) -> str:
@@ -43,20 +35,37 @@ def header(settings: Settings) -> str:
     if settings.mode != "verify" or settings.strategy == "rerun":
         return ""
     obstacle = _obstacle(settings)
-    return f", strategy {settings.strategy}" + ("" if obstacle is None else f" (rerun here: {obstacle})")
+    if obstacle is not None:
+        return f", strategy {settings.strategy} (rerun here: {obstacle})"
+    return f", strategy {settings.strategy}" + (f" ({settings.sampling})" if settings.strategy == "sampled" else "")
 
 
 def basis(verdict: ForcedVerdict) -> str:
     """Return what the verification rests on, as the end of the line "3 verified by scoring golden canvases…"."""
-    how = "decisions alone, each step as it was recorded"
-    if not verdict.exact:
-        how = "decisions alone; batches judge by budget; steps that differ are scored again as recorded"
+    if not verdict.compares_logits:
+        compared = "decisions alone, as the baseline came without evidence"
+    else:
+        compared = "decisions and logits" if verdict.exact else "decisions, and logits by budget"
+    how = "each step as it was recorded" if verdict.exact else "in batches; what differs there again as recorded"
+    how = f"{compared}; {how}"
     return f" ({how})" if verdict.sample is None else f", {verdict.sample} ({how})"
+
+
+def _sampled(sampling: Sampling, loaded: LoadedModel, golden: Baseline, *, profile: str | None) -> ForcedVerdict:
+    from difftrace.verification.forced import verify_sampled
+
+    # A model that is spread over ranks has to see the same canvases on all of them.
+    seed = ranks.of_first(sampling.seed)
+    return verify_sampled(loaded, golden, count=sampling.steps, seed=seed, profile=profile)
 
 
 def _obstacle(settings: Settings) -> str | None:
     """Return why scored canvases cannot tell what this session asks; None where they can."""
     if settings.policy in ("tokens", "text"):
         return f"policy {settings.policy} judges where a whole run ends"
-    asked = sorted(settings.fail_on & _BENEATH_DECISIONS)
-    return f"{', '.join(asked)} may show in no decision" if asked else None
+    if not settings.fail_on:
+        return None
+    from difftrace.core.forced import unseen
+
+    asked = unseen(settings.fail_on, None)
+    return f"{', '.join(asked)} may not show in scored canvases" if asked else None

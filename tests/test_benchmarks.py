@@ -232,6 +232,18 @@ def test_the_table_of_confusion_is_printed_and_written(tmp_path: Path) -> None:
     assert violation("benchmark", document) is None
     figures = {figure["name"]: figure["value"] for figure in document["figures"]}
     assert figures["reference: LENGTH given LENGTH"] == figures["conformance: share right"] == 1
+    assert figures["faults that never showed"] == 0
+
+
+def test_a_fault_without_an_effect_fails_the_table_of_confusion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, faults, benchmark = (_module(name) for name in ("_harness", "_faults", "divergence"))
+    idle = faults.Fault("nothing at all", ("NUMERIC",), lambda setting: setting.twice())
+    monkeypatch.setattr(benchmark, "FAULTS", (idle,))
+    monkeypatch.setattr(sys, "argv", ["divergence.py", "--prompts", "1"])
+    assert benchmark.main() == 1
+    assert "NEVER SHOWED: nothing at all" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.environ.get("DIFFTRACE_TEST_FULL") != "1", reason="long: DIFFTRACE_TEST_FULL=1 runs it")

@@ -77,6 +77,35 @@ def test_a_model_of_other_weights_is_refused(difftrace: Command, baseline: Path,
     assert "has other weights" in err
 
 
+def test_what_cannot_be_run_is_in_the_report_beside_what_was_calibrated(
+    difftrace: Command, baseline: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.json"
+    save(bare, replace(load(baseline), sampler=None))
+    status, out, err = difftrace("calibrate", baseline, bare, "--json")
+    found = json.loads(out)
+    assert status == 2
+    assert violation("calibration", found) is None
+    assert list(found["calibrated"]) == [str(baseline)]
+    assert list(found["refused"]) == [str(bare)]
+    assert "does not say which sampler ran" in err
+
+
+def test_nothing_is_written_unless_all_can_be_read(difftrace: Command, baseline: Path, tmp_path: Path) -> None:
+    before, broken = baseline.read_bytes(), tmp_path / "broken.json"
+    broken.write_bytes(before[:-20])
+    status, out, err = difftrace("calibrate", baseline, broken, "--json")
+    assert (status, out) == (2, "")
+    assert "broken.json" in err
+    assert baseline.read_bytes() == before
+
+
+@pytest.mark.parametrize("margin", ["nan", "inf"])
+def test_a_margin_that_is_no_finite_number_is_a_usage_error(difftrace: Command, baseline: Path, margin: str) -> None:
+    status, _, err = difftrace("calibrate", baseline, "--margin", margin)
+    assert (status, "is no finite number" in err) == (2, True)
+
+
 @pytest.mark.parametrize("arguments", [(), ("absent.json",), ("--margin", "0.5")])
 def test_what_cannot_run_exits_with_2(difftrace: Command, baseline: Path, arguments: tuple[str, ...]) -> None:
     given = (*arguments, baseline) if "--margin" in arguments else arguments

@@ -46,3 +46,9 @@ def test_a_stored_output_is_compared_with_the_events_and_never_returned_in_their
 def test_what_is_no_final_canvas_is_refused(stored: list[Any]) -> None:
     with pytest.raises(TrajectoryError, match="the 4 token ids of a final canvas"):
         difftrace.replay(RUN, stored=stored)
+
+
+@pytest.mark.parametrize("given", [None, b"x", 5, []])
+def test_what_is_no_trajectory_is_refused_at_once(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"takes a difftrace.Trajectory, not {type(given).__name__}; a run has"):
+        difftrace.replay(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ AT_FIRST = """calls = []
         calls.append(1)
         returned.logits.mul_(-1 if len(calls) <= 3 else 1)
     model.register_forward_hook(turn)"""
+
+REAL_GMTIME = time.gmtime
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_forced_passes_on_a_good_baseline_without_denoising(golden, write, run_p
         [
             "difftrace: mode verify, policy exact, strategy forced, baselines in *",
             "difftrace: 1 verified",
-            "difftrace: 1 verified by scoring golden canvases (decisions alone*)",
+            "difftrace: 1 verified by scoring golden canvases (decisions, and logits by budget; in batches; *)",
         ]
     )
     assert not denoised
@@ -100,13 +103,41 @@ def test_forced_fails_where_a_rerun_does_and_names_all_divergent_steps(golden, w
     forced.stdout.no_fnmatch_line("*verified by scoring*")
 
 
+def test_logits_beyond_the_budget_fail_although_every_decision_is_the_golden(golden, write, run_pytest):
+    write(change="model.model.transformer.blocks[1].register_forward_hook(lambda _m, _i, out: out * 1.001)")
+    rerun = run_pytest("--difftrace-verify")
+    forced = run_pytest("--difftrace-verify", "--difftrace-strategy=forced")
+    for result in (rerun, forced):
+        result.assert_outcomes(failed=1)
+    expected = "difftrace: NUMERIC: run differs from its baseline from step 0 on, though no decision does"
+    assert headline(forced) == headline(rerun) == expected
+    [line] = [line for line in forced.outlines if line.startswith("divergent steps:")]
+    assert line.startswith("divergent steps: none of 16; logits beyond noise at step 0; ")
+
+
+def test_logits_that_leave_the_golden_only_when_scored_are_a_run_that_does_not_repeat_itself(golden, write, run_pytest):
+    write(change=AT_FIRST.replace("mul_(-1 ", "mul_(1.001 "))
+    result = run_pytest("--difftrace-verify", "--difftrace-strategy=forced")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["difftrace: RUN_TO_RUN: run differs*", "*its logits leave*"])
+
+
+def test_drift_that_scoring_as_recorded_shows_passes_and_is_counted(golden, write, run_pytest, denoised, monkeypatch):
+    monkeypatch.setattr("difftrace.verification.forced.batch_size", lambda *_given, **_more: 1)
+    write(change=f"model.model.transformer.blocks[1].register_forward_hook(lambda _m, _i, out: out * {1 + 2**-22})")
+    result = run_pytest("--difftrace-verify", "--difftrace-strategy=forced")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["difftrace: 1 verified (1 drifted within budget)"])
+    assert not denoised
+
+
 def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, denoised, pytester):
-    pytester.makeini("[pytest]\ndifftrace_strategy = sampled")
+    pytester.makeini("[pytest]\ndifftrace_strategy = sampled\ndifftrace_sample_seed = 0")
     result = run_pytest("--difftrace-verify")
     result.stdout.fnmatch_lines(
         [
-            "difftrace: mode verify, policy exact, strategy sampled, *",
-            "difftrace: 1 verified by scoring *, 8 of 16 *(seed 0): *at least 4 of 16 *95 %, * 50 % (decisions alone*)",
+            "difftrace: mode verify, policy exact, strategy sampled (8 steps, seed 0), *",
+            "difftrace: 1 verified by scoring *, 8 of 16 *(seed 0): *at least 4 of 16 *95 %, * 50 % (decisions, *)",
         ]
     )
     assert not denoised
@@ -117,6 +148,47 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     result = run_pytest("--difftrace-verify")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["divergent steps: * of the 8 of 16 chosen at random (seed 0); *"])
+
+
+def test_every_day_samples_other_steps_unless_a_seed_is_given(golden, run_pytest, monkeypatch):
+    def sampled(*arguments: str) -> str:
+        result = run_pytest("--difftrace-verify", "--difftrace-strategy=sampled", *arguments)
+        result.assert_outcomes(passed=1)
+        return next(line for line in result.outlines if "strategy sampled" in line)
+
+    for day in (0, 86400):
+        monkeypatch.setattr("pytest_difftrace.step_sampling.time.gmtime", lambda day=day: REAL_GMTIME(day))
+        assert f"strategy sampled (8 steps, seed 1970010{1 + day // 86400}), " in sampled()
+    assert "strategy sampled (4 steps, seed 7), " in sampled("--difftrace-sample-steps=4", "--difftrace-sample-seed=7")
+
+
+def test_workers_of_xdist_sample_by_the_seed_of_their_controller(golden, suite, run_pytest, monkeypatch):
+    pytest.importorskip("xdist")
+    suite(
+        "def test_a(llada, difftrace, pytestconfig):\n"
+        "    from pytest_difftrace.session import SESSION\n"
+        "    assert pytestconfig.stash[SESSION].settings.sampling == (8, 20010909)\n"
+    )
+    monkeypatch.setattr("pytest_difftrace.step_sampling.time.gmtime", lambda: REAL_GMTIME(10**9))
+    run_pytest("-n", "1", "--difftrace-verify", "--difftrace-strategy=sampled").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--difftrace-sample-steps=4"], "*chooses steps at random: it goes with --difftrace-strategy=sampled"),
+        (
+            ["--difftrace-strategy=sampled", "--difftrace-sample-steps=0"],
+            "*number of steps to check, at least 1, not 0",
+        ),
+        (["--difftrace-strategy=sampled", "-o", "difftrace_sample_seed=x"], "*_seed = 'x': it takes a whole number"),
+    ],
+)
+def test_what_cannot_be_sampled_is_a_usage_error(write, run_pytest, arguments: list[str], says: str):
+    write()
+    result = run_pytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {says}"])
 
 
 @pytest.mark.parametrize("strategy", ["forced", "sampled"])
@@ -178,7 +250,7 @@ def test_a_run_that_was_asked_for_before_its_check_is_compared_as_it_is(golden, 
     ("arguments", "why"),
     [
         (["--difftrace-policy=tokens"], "policy tokens judges where a whole run ends"),
-        (["--difftrace-fail-on=drift"], "DRIFT may show in no decision"),
+        (["--difftrace-fail-on=drift"], "DRIFT may not show in scored canvases"),
     ],
 )
 def test_what_scored_canvases_cannot_tell_is_rerun_and_the_header_says_so(

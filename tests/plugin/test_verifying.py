@@ -19,6 +19,19 @@ def test_equal_run_passes_and_is_counted(suite, run_pytest, baselines):
     assert baselines() == before
 
 
+def test_checks_by_decisions_alone_are_counted_where_a_mode_is_asked_for(suite, evident, run_pytest):
+    alone = "difftrace: 1 baseline was compared by decisions alone: whether the logits are the same cannot be told*"
+    suite("def test_a(difftrace): difftrace.check(traj(3, 4))\n")
+    run_pytest("--difftrace-record").stdout.no_fnmatch_line("*by decisions alone*")
+    run_pytest("--difftrace-verify").stdout.fnmatch_lines(["difftrace: 1 verified", alone])
+    run_pytest().stdout.no_fnmatch_line("*by decisions alone*")
+    # Now the run has evidence, and its baseline none.
+    evident("run(3, 4)")
+    run_pytest("--difftrace-verify").stdout.fnmatch_lines(["difftrace: 1 verified", alone])
+    run_pytest("--difftrace-record=all")
+    run_pytest("--difftrace-verify").stdout.no_fnmatch_line("*by decisions alone*")
+
+
 def test_missing_baseline_fails_with_the_command_that_records_it(suite, run_pytest, baselines, pytester):
     suite(
         """

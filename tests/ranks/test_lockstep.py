@@ -34,6 +34,7 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
         "first_makes_one_more",
         "same",
         "asked",
+        "first_counts",
         "model",
         "engine",
         "requests",
@@ -65,6 +66,7 @@ def check_scenes(play: Play, size: int, *more: str) -> list[dict[str, str]]:
         assert "done after 4 runs" in text
 
     assert {scenes["asked"] for scenes in told} == {str((True, *[False] * last))}
+    assert {scenes["first_counts"] for scenes in told} == {"-7"}
     text = told[0]["model"]
     assert f"rank {last} parts from rank 0 at step " in text
     assert all(scenes["model"] == text for scenes in told)

@@ -24,6 +24,7 @@ from difftrace.models.reference import reference_model_path
 from difftrace.reports.bisection import finding_lines
 from difftrace.verification import ModelRunner
 from difftrace.verification.bisect import bisect, bisect_models, golden_layers
+from difftrace.verification.probe_steps import golden_probes
 
 STEP = 5
 TRANSFORMER = "model.transformer"
@@ -172,20 +173,46 @@ def test_the_layer_that_returns_the_first_nan_is_named_without_a_golden_side(
 def test_a_nan_is_found_where_nothing_of_a_golden_canvas_was_asked_but_its_step(
     live: LoadedModel, baseline: Baseline
 ) -> None:
+    bare = replace(baseline, sequences=tuple(replace(one, evidence=None) for one in baseline.sequences))
     with live.model.get_submodule(f"{TRANSFORMER}.wte").register_forward_hook(_with_nan):
         found = bisect(live, baseline, step=STEP)
-        broken = golden_layers(live, baseline, STEP)
+        with pytest.raises(BisectionError, match="are NaN or infinite, 0 were"):
+            golden_layers(live, baseline, STEP)
+        broken = golden_layers(live, bare, STEP)
         both = bisect(live, baseline, golden=broken)
     assert found.non_finite is not None
     assert (found.non_finite.module, found.decisions, found.differs) == (f"{TRANSFORMER}.wte", "not compared", True)
     # What the golden run has too is told, and is no difference.
     assert both.non_finite is not None
     assert (both.verdict, both.non_finite.in_golden) == ("no difference", True)
-    bare = replace(baseline, sequences=tuple(replace(one, evidence=None) for one in baseline.sequences))
     with live.model.get_submodule(f"{TRANSFORMER}.wte").register_forward_hook(_with_nan):
         unknown = bisect(live, bare, step=STEP).non_finite
     assert unknown is not None
     assert unknown.in_golden is None
+
+
+def test_a_model_with_other_logits_than_the_golden_run_makes_no_golden_side(
+    live: LoadedModel, baseline: Baseline
+) -> None:
+    """Also where it decides as the golden does: else a faulty model would be what later ones are compared with."""
+    elsewhere = replace(baseline, environment={**baseline.environment, "threads": 7})
+
+    def scale(factor: float) -> Any:
+        hook = live.model.get_submodule(f"{TRANSFORMER}.blocks.1").register_forward_hook
+        return hook(lambda _module, _args, out: out * factor)
+
+    with scale(1.001):
+        for make in (golden_layers, lambda *given: golden_probes(*given[:2], [given[2]])):
+            with pytest.raises(BisectionError, match=r"logits of model reference are not .*every bit should be equal"):
+                make(live, baseline, STEP)
+            with pytest.raises(BisectionError, match=r"root mean square of [\d.]+, and the budget is 2.7e-05\. What"):
+                make(live, elsewhere, STEP)
+    with scale(1 + 2**-22):
+        with pytest.raises(BisectionError, match="every bit should be equal"):
+            golden_layers(live, baseline, STEP)
+        # Where bits may differ, as much does not speak against it.
+        assert golden_layers(live, elsewhere, STEP).origin.step == STEP
+        assert [one.origin.step for one in golden_probes(live, elsewhere, [STEP])] == [STEP]
 
 
 def test_a_sound_model_has_no_first_nan(reference_model: LoadedModel, baseline: Baseline) -> None:

@@ -120,3 +120,31 @@ def test_without_anything_compared_or_with_a_margin_below_one_there_is_no_budget
         made()
     with pytest.raises(CalibrationError, match="at least 1"):
         made(("logits", 0.01), margin=0.5)
+
+
+def test_a_model_in_another_dtype_is_refused_as_its_noise_is_no_noise_of_the_golden(
+    conformance_model: LoadedModel, narrow: LoadedModel
+) -> None:
+    golden = ModelRunner(conformance_model).generate(PROMPTS[0], gen_length=4, steps=4).to_baseline(None)
+    with pytest.raises(CalibrationError, match="was in float32, not in bfloat16, whose noise is another; give --dtype"):
+        calibrate(narrow, golden)
+    # A baseline that does not name its dtype can still be calibrated.
+    assert calibrate(conformance_model, replace(golden, environment={})).budget.measured["dtype"] == "float32"
+
+
+def test_a_model_of_another_configuration_is_refused(conformance_model: LoadedModel) -> None:
+    golden = ModelRunner(conformance_model).generate(PROMPTS[0], gen_length=4, steps=4).to_baseline(None)
+    other = replace(conformance_model, config=replace(conformance_model.config, rms_norm_eps=1e-3))
+    with pytest.raises(CalibrationError, match="has other config than the one that was recorded"):
+        calibrate(other, golden)
+
+
+def test_without_a_seed_a_run_that_draws_nothing_is_calibrated(conformance_model: LoadedModel) -> None:
+    golden = ModelRunner(conformance_model).generate(PROMPTS[0], gen_length=4, steps=4, noise="upstream")
+    baseline = golden.to_baseline(None)
+    assert baseline.sampler is not None
+    sampler = replace(baseline.sampler, arguments={**baseline.sampler.arguments, "seed": None})
+    calibrate(conformance_model, replace(baseline, sampler=sampler))
+    drawn = replace(sampler, arguments={**sampler.arguments, "temperature": 0.5})
+    with pytest.raises(RunError, match="cannot be run again"):
+        calibrate(conformance_model, replace(baseline, sampler=drawn))

@@ -80,6 +80,9 @@ def test_scored_alone_a_clean_run_is_exact_and_its_scores_are_zero(
     assert verdict.exact
     assert (verdict.batch, verdict.rescored) == (1, 0)
     assert {(one.token_score, one.order_score) for one in verdict.scored} == {(0.0, 0.0)}
+    held = [one.logits for one in verdict.scored]
+    assert {None if one is None else (one.same, one.epsilon) for one in held} == {(True, 0.0)}
+    assert verdict.repeats is None
 
 
 def test_the_model_and_the_random_state_are_as_before(reference_model: LoadedModel) -> None:

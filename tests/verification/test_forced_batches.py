@@ -164,8 +164,8 @@ def test_the_verdict_says_what_it_rests_on(turning: Callable[..., LoadedModel], 
     loaded = turning(alone=set(), batched={2})
     assert verify_forced(loaded, golden, batch=1).basis == "12 of 12 steps; each was scored exactly as recorded"
     assert verify_forced(loaded, golden, batch=4).basis == (
-        "12 of 12 steps; up to 4 canvases were scored at once, which changes last bits: agreement is by budget, not bit"
-        " for bit. What differed was scored again exactly as recorded (steps so scored: 1)"
+        "12 of 12 steps; up to 4 canvases were scored at once, which can change last bits: logits are compared by"
+        " budget, not bit for bit. What differed was scored again exactly as recorded (steps so scored: 1)"
     )
     assert verify_sampled(loaded, golden, count=3, seed=5).basis.startswith(
         "3 of 12 steps at random (seed 5): a fault that shows in at least 7 of 12 steps is caught with 95 %, one that"

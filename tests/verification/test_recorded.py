@@ -122,7 +122,7 @@ ARGUMENTS = {"steps": 4, "gen_length": 8, "block_length": 8, "seed": 0}
         (SamplerIdentity("llada", 99, ARGUMENTS), "recorded by sampler llada version 99"),
         (SamplerIdentity("llada", 1, {**ARGUMENTS, "beam": 2}), "the sampler argument 'beam', which there is not"),
         (SamplerIdentity("llada", 1, {"steps": 4}), "sampler arguments are not complete"),
-        (SamplerIdentity("llada", 1, {**ARGUMENTS, "seed": None}), "recorded without a seed"),
+        (SamplerIdentity("llada", 1, {**ARGUMENTS, "seed": None, "temperature": 1.0}), "there is no seed"),
         (SamplerIdentity("llada", 1, {**ARGUMENTS, "gen_length": 16}), "are not one batch"),
     ],
 )
@@ -134,3 +134,12 @@ def test_a_baseline_that_does_not_say_how_it_ran_is_not_run_again(
         run_again(conformance_model, changed)
     with pytest.raises(BisectionError, match=f"{says}.*; give --step$"):
         bisect(conformance_model, changed)
+
+
+def test_without_a_seed_a_run_that_draws_nothing_is_run_again(conformance_model: LoadedModel) -> None:
+    baseline = recorded(conformance_model, [5, 151, 163], {"noise": "upstream"})
+    assert baseline.sampler is not None
+    sampler = replace(baseline.sampler, arguments={**baseline.sampler.arguments, "seed": None})
+    seedless = replace(baseline, sampler=sampler)
+    assert run_again(conformance_model, seedless) == [record.trajectory for record in baseline.sequences]
+    assert bisect(conformance_model, seedless).decisions == "agree"

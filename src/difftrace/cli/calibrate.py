@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,15 @@ import click
 from difftrace.cli.model_options import ModelChoice, Models, model_options
 from difftrace.core.baseline import load, save
 from difftrace.core.calibration import MARGIN, QUANTITIES, Calibration, with_budget
-from difftrace.core.errors import CalibrationError
+from difftrace.core.errors import CalibrationError, DiffTraceError
 from difftrace.core.recording import Baseline
 from difftrace.core.text import printable
+
+
+def _finite(_context: click.Context, _option: click.Parameter, margin: float) -> float:
+    if not math.isfinite(margin):
+        raise click.BadParameter(f"{margin} is no finite number.")
+    return margin
 
 
 @click.command("calibrate")
@@ -23,6 +30,7 @@ from difftrace.core.text import printable
     "--margin",
     type=click.FloatRange(min=1.0),
     default=MARGIN,
+    callback=_finite,
     show_default=True,
     help="How many times the largest measured difference the budget allows.",
 )
@@ -34,7 +42,7 @@ def command(baselines: tuple[Path, ...], choice: ModelChoice, margin: float, dry
     Every baseline is run again: twice alike, in a doubled batch, each sequence alone, with other backends of attention,
     and computed in float32 where the model's dtype is narrower. The budget is the largest difference times the margin;
     verification takes what stays within it for noise. Decisions are not touched. A baseline whose decisions the model
-    does not reproduce is refused.
+    does not reproduce is refused and the others are calibrated; nothing is run unless all can be read.
 
     \b
     Examples:
@@ -47,16 +55,18 @@ def command(baselines: tuple[Path, ...], choice: ModelChoice, margin: float, dry
 
     models = Models(choice)
     results, refused = {}, {}
-    for path, baseline in ((path, load(path)) for path in baselines):
+    status = 0
+    for path, baseline in [(path, load(path)) for path in baselines]:
         try:
             found = calibrate(models.of(baseline), baseline, margin)
-        except CalibrationError as error:
+            if not dry_run:
+                save(path, with_budget(baseline, found))
+        except DiffTraceError as error:
             refused[str(path)] = str(error)
+            status = max(status, 1 if isinstance(error, CalibrationError) else 2)
             click.echo(f"difftrace: {printable(f'{path}: {error}')}", err=True)
             continue
         results[str(path)] = found
-        if not dry_run:
-            save(path, with_budget(baseline, found))
         if not as_json:
             click.echo("\n".join(_lines(path, baseline, found, dry_run)))
     if as_json:
@@ -66,7 +76,7 @@ def command(baselines: tuple[Path, ...], choice: ModelChoice, margin: float, dry
             "refused": refused,
         }
         click.echo(json.dumps(document, sort_keys=True, allow_nan=False))
-    raise SystemExit(1 if refused else 0)
+    raise SystemExit(status)
 
 
 def _lines(path: Path, baseline: Baseline, found: Calibration, dry_run: bool) -> Iterator[str]:

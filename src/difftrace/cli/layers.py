@@ -49,6 +49,9 @@ def command(
     nearest one to a step without. Each adds 50 KB for the reference model, 0.2 MB for one of 32 layers. Probes of other
     steps stay, and decisions are not touched. The model has to decide at these steps as it did when it was recorded.
 
+    Either way a model is refused whose logits are not those that BASELINE has evidence of: in any bit where the
+    environment is as good as the golden one, by more than the budget elsewhere.
+
     \b
     Examples:
       difftrace layers BASELINE --step 5 -o layers.json

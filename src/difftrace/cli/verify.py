@@ -12,6 +12,7 @@ from difftrace.cli.model_options import ModelChoice, Models, model_options
 from difftrace.cli.progress import Progress
 from difftrace.core.baseline import load
 from difftrace.core.errors import DiffTraceError, FormatError, NewerFormatError
+from difftrace.core.forced import unseen
 from difftrace.core.logits_codec import Lossless, Top
 from difftrace.core.policies import POLICIES, Policy, exceptions
 from difftrace.core.side_logits import open_beside
@@ -48,7 +49,7 @@ def _names(_context: click.Context, _option: click.Parameter, given: tuple[str, 
     "--batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Canvases that `forced` and `sampled` score at once; 1 is exact, without it as many as pay.",
+    help="Canvases that `forced` and `sampled` score at once; 1 compares bits, without it as many as pay.",
 )
 @click.option("--policy", type=click.Choice(POLICIES), default="exact", show_default=True, help="What passes.")
 @click.option("--fail-on", multiple=True, callback=_names, metavar="CLASS", help="Fail on these under any policy.")
@@ -81,6 +82,9 @@ def command(
     rerun    denoise again and compare the runs, logits included
     forced   decide every step again on its golden canvas: faster, and finds all that differ
     sampled  the same for --steps steps, chosen at random by --sample-seed
+
+    Forced and sampled compare decisions, and logits by the budget; with --batch 1 logits also bit for bit. What the
+    sampler makes of the logits, its confidences, they compare by what it decides alone.
 
     \b
     exact     nothing may differ but numbers within the budget
@@ -149,8 +153,12 @@ def _check(
         raise click.UsageError(f"--policy {policy} judges the end of a run: it goes with --strategy rerun")
     try:
         exceptions(fail_on, allow)
+        missed = [] if strategy == "rerun" else unseen(fail_on, batch)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if missed:
+        other = "--strategy rerun" if unseen(missed, 1) else "--strategy rerun or --batch 1"
+        raise click.UsageError(f"--strategy {strategy} can miss {', '.join(missed)}, which is to fail: use {other}")
 
 
 def _result(path: Path, models: Models, asked: Asked) -> Result:

@@ -172,6 +172,19 @@ def differences(golden: tuple[Trajectory, Evidence], observed: tuple[Trajectory,
     return Differences(scores, confidences, logits, _reaches(lengths, golden[1], observed[1]), barred)
 
 
+def apart(golden: Evidence, step: int, sketch: Array, sketched: int) -> float | None:
+    """Return by what root mean square the logits of a step, sketched anew, differ from the golden's.
+
+    None where they are not as many, or there are none.
+    """
+    if sketched == 0 or sketched != golden.sketched[step]:
+        return None
+    with np.errstate(invalid="ignore"):
+        difference = golden.sketches[step].astype(np.float64) - sketch
+    rms = math.sqrt(np.square(difference).mean() / sketched)
+    return rms if math.isfinite(rms) else None
+
+
 def largest(measured: tuple[Measured, ...]) -> Measured | None:
     """Return the one that takes up most of its budget; the largest where there is none."""
     return max(measured, key=_share, default=None)

@@ -62,8 +62,14 @@ def replay(trajectory: Trajectory, *, stored: Sequence[int] | npt.NDArray[np.int
     """Reconstruct a run from its events; `stored` is a final canvas [L] that was kept beside it, if one was.
 
     Raises:
+        TypeError: `trajectory` is none.
         TrajectoryError: `stored` is no column of token ids as long as the canvas.
     """
+    if not isinstance(trajectory, Trajectory):
+        raise TypeError(
+            f"replay takes a difftrace.Trajectory, not {type(trajectory).__name__}; a run has .trajectories, and"
+            " Trajectory.from_bytes reads an encoded one"
+        )
     if stored is None:
         return Replay(trajectory, None)
     try:

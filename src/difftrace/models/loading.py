@@ -43,6 +43,11 @@ class LoadedModel:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def dtype_name(self) -> str:
+        """What environments and options call the dtype it computes in: "float32", say."""
+        return str(self.dtype).removeprefix("torch.")
+
     @cached_property
     def identity(self) -> ModelIdentity:
         """The model's identity: digests of config, tokenizer files and weights as stored, before casting."""

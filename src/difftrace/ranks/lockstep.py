@@ -18,7 +18,7 @@ from difftrace.core.text import printable
 from difftrace.core.trajectory import Trajectory
 from difftrace.ranks.batch import pack, unpack
 from difftrace.ranks.channel import Channel
-from difftrace.ranks.message import Kind, Message, label_digest
+from difftrace.ranks.message import NO_DIGEST, Kind, Message, label_digest
 from difftrace.ranks.wording import disagreement, out_of_step
 
 # Test runners then show the caller's line, not ours.
@@ -121,6 +121,12 @@ class Ranks:
     def ask(self, answer: bool) -> tuple[bool, ...]:
         """Return the answer of every rank to a question that all have come to; RankError as `run`."""
         return tuple(message.yes for message in self._in_step(Message(Kind.ASK, self._runs, answer)))
+
+    def of_first(self, number: int) -> int:
+        """Return the `number` of rank 0, of up to 255 bits, to all ranks, which have to come to this; as `run`."""
+        own = number.to_bytes(len(NO_DIGEST), "big", signed=True)
+        messages = self._in_step(Message(Kind.ASK, self._runs, digest=own))
+        return int.from_bytes(messages[0].digest, "big", signed=True)
 
     def rest(self) -> None:
         """Wait until every rank has come here or left, wherever they have been.

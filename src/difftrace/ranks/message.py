@@ -46,7 +46,7 @@ class Message:
             question; at rest between runs; gone for good.
         runs: runs since the ranks last rested together, the one that just ended included.
         yes: the answer to a question.
-        digest: 32 bytes over all decisions of the run or check.
+        digest: 32 bytes over all decisions of the run or check; at a question the number that a rank has to tell.
         label: `label_digest` of what the check is of.
         text: what was raised, or the label; cut to what there is room for.
     """

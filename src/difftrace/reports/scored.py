@@ -22,7 +22,9 @@ def divergent_steps_lines(verdict: ForcedVerdict) -> list[str]:
     how = "each scored as recorded"
     if not verdict.exact or verdict.rescored:
         how = f"scored in batches of {verdict.batch}, those that differed again as recorded"
-    return wrap(f"divergent steps: {ranges(found)} of {total}; {how}", _COLUMNS, subsequent_indent="  ")
+    beyond = verdict.beyond_noise
+    logits = f"; logits beyond noise at step {beyond[0].step}" if beyond and not found else ""
+    return wrap(f"divergent steps: {ranges(found)} of {total}{logits}; {how}", _COLUMNS, subsequent_indent="  ")
 
 
 def ranges(steps: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from difftrace.core.classes import CANNOT_TELL
-from difftrace.core.forced import ForcedVerdict, ScoredStep
+from difftrace.core.forced import ForcedVerdict, ScoredStep, score_text
 from difftrace.core.policies import divergence_classes
 from difftrace.core.text import printable
 from difftrace.core.verification import Asked, Result, Status, Unverified, Verified
@@ -20,7 +20,7 @@ from difftrace.reports.canvas import token_text
 from difftrace.reports.columns import LINE, width, wrapped
 from difftrace.reports.failure import divergence_text
 from difftrace.reports.logits import logits_lines
-from difftrace.reports.verdict import budget_lines, detail_lines, reason_lines
+from difftrace.reports.verdict import budget_lines, detail_lines, measured_text, reason_lines
 
 _MOST_DIVERGENT: Final = 8
 _MOST_STEPS: Final = 40
@@ -64,9 +64,10 @@ def _headline(path: str, result: Verified) -> list[str]:
 
 
 def _warning(result: Verified) -> list[str]:
-    """Return what differs where that is let pass."""
+    """Return what differs where that is let pass, and what is not known."""
     if not result.judgement.warns:
-        return []
+        untold = result.classification.cannot_tell
+        return [line for sentence in untold for line in wrapped(f"cannot tell: {sentence}", "  ")]
     return [
         *wrapped(result.classification.reason, "  "),
         *wrapped(f"policy: {result.judgement.reason}", "  "),
@@ -104,7 +105,10 @@ def _forced_lines(result: Verified, verdict: ForcedVerdict, asked: Asked) -> Ite
         steps = len({one.step for one in verdict.divergent})
         yield f"  {steps or 'none'} of {len(verdict.steps)} scored steps decide{'s' if steps == 1 else ''} otherwise"
     yield from _divergent_lines(result, verdict)
-    if verdict.divergent and found.divergence_class not in _OF_IDENTITY:
+    if any(one.epsilon > 0 for one in found.noise):
+        yield from wrapped(f"measured: {'; '.join(map(measured_text, found.noise))}", "  ")
+        yield from budget_lines(found)
+    elif verdict.divergent and found.divergence_class not in _OF_IDENTITY:
         yield from budget_lines(found)
     if found.divergence_class != "IDENTICAL":
         yield from wrapped(f"policy {asked.policy}: {result.judgement.reason}", "  ")
@@ -138,4 +142,5 @@ def _divergent(one: ScoredStep, result: Verified) -> str:
         sides.append(f"{name} {'nothing' if token is None else f'token {token}{piece}'}")
     batch = f" of sequence {one.sequence}" if len(result.golden.sequences) > 1 else ""
     at = f"step {one.step}{batch}, position {one.divergence.position}"
-    return f"{at}: {', '.join(sides)} (tokens by {one.token_score:.2g}, order by {one.order_score:.2g})"
+    scores = f"tokens by {score_text(one.token_score)}, order by {score_text(one.order_score)}"
+    return f"{at}: {', '.join(sides)} ({scores})"

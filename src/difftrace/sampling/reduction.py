@@ -65,6 +65,27 @@ class EventColumns:
     confidences: Tensor
 
 
+@dataclass(frozen=True)
+class LogitsColumns:
+    """Those of `StepColumns` that say what the model returned, of one step: each [B, ...], on the device."""
+
+    digests: Tensor
+    sketches: Tensor
+    sketched: Tensor
+    non_finite: Tensor
+
+
+def reduce_logits(step: Step, first: Tensor, candidates: int) -> LogitsColumns:
+    """Reduce the logits of one step alone, to the numbers that `reduce_steps` makes of them.
+
+    `first` [B] is the canvas position of each row's first real token, `candidates` how many there are in all.
+    """
+    masks = step.candidates.unsqueeze(0)
+    positions = _relative_positions(masks, first, step.start)
+    digests, sketches, non_finite = _of_logits([step], places_of(masks, [candidates]), masks, positions)
+    return LogitsColumns(digests[0], sketches[0], _sketched(masks, step)[0], non_finite[0])
+
+
 def reduce_steps(
     steps: Sequence[Step], first: Tensor, candidates: Sequence[int], commits: Sequence[int]
 ) -> tuple[StepColumns, EventColumns]:
@@ -90,7 +111,7 @@ def reduce_steps(
         non_finite=non_finite,
         logits_digests=logits_digests,
         sketches=sketches,
-        sketched=masks.sum(-1) * (steps[0].passes * steps[0].logits.shape[-1]),
+        sketched=_sketched(masks, steps[0]),
         noise_digests=_noise_digests(steps, where, masks, positions),
     )
     return columns, _events(steps, places_of(committed, commits), committed, confidences)
@@ -126,6 +147,11 @@ def of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     [N, DIGEST_LANES], projections [N, PROJECTIONS] and the number of those that are not finite [N]."""
     finite = rows.abs() < torch.inf
     return row_hashes(rows, DIGEST_LANES), project(rows), rows.shape[1] - finite.sum(1)
+
+
+def _sketched(masks: Tensor, step: Step) -> Tensor:
+    """Return how many logits the candidates of `masks` [S, B, W] have, [S, B]."""
+    return masks.sum(-1) * (step.passes * step.logits.shape[-1])
 
 
 def _spread(values: Tensor, where: Places, masks: Tensor) -> Tensor:

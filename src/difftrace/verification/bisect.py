@@ -21,6 +21,8 @@ from difftrace.determinism.canary import canary
 from difftrace.determinism.enforcement import enforce
 from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
+from difftrace.verification.forced import verify_forced
+from difftrace.verification.golden_side import refuse_other_logits
 from difftrace.verification.module_trace import trace_modules
 from difftrace.verification.recorded import inputs_at, run_again
 from difftrace.verification.runner import threads_that_pay
@@ -44,11 +46,22 @@ def golden_layers(loaded: LoadedModel, baseline: Baseline, step: int, sequence: 
     """Return the trace of `loaded` on the baseline's canvas before `step`: what `difftrace layers` writes.
 
     To be made where the golden was: `bisect` compares with it. `sequence` None runs the batch as it was recorded.
+    Whatever is run, the logits of the whole batch are held against the golden's evidence as well, where the baseline
+    says how it was recorded.
 
     Raises:
         BisectionError: the baseline has no such step or sequence, was recorded with another model, or the model does
-            not repeat itself here, so that nothing could be compared with its trace.
+            not compute what the golden run did, or does not repeat itself here, so that nothing could be compared with
+            its trace.
     """
+    made = golden_trace(loaded, baseline, step, sequence)
+    with suppress(RunError):
+        refuse_other_logits(loaded, baseline, verify_forced(loaded, baseline, steps=[step], batch=1))
+    return made
+
+
+def golden_trace(loaded: LoadedModel, baseline: Baseline, step: int, sequence: int | None) -> GoldenLayers:
+    """Return what `golden_layers` does, for those who have seen themselves that the logits are the golden's."""
     changed = changed_identity(baseline, loaded.identity)
     if changed:
         raise BisectionError(

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from difftrace.core.calibration import MARGIN, Calibration, TrustedPair, calibrated, trusted_pair
 from difftrace.core.comparison import compare_sequences
-from difftrace.core.errors import CalibrationError, DiffTraceError, ProbeError, RunError
+from difftrace.core.errors import CalibrationError, DiffTraceError, ProbeError
+from difftrace.core.identity_rules import changed_identity
 from difftrace.core.recording import Baseline
 from difftrace.core.run import Run
 from difftrace.determinism.devices import platform_key
 from difftrace.models import LoadedModel
 from difftrace.verification.attention import BACKENDS, runs_here
-from difftrace.verification.recorded import RecordedBatch, recorded_batch
+from difftrace.verification.recorded import RecordedBatch, recorded_batch, seeded
 from difftrace.verification.runner import denoise
 from difftrace.verification.second_copy import require_second_copy
 
@@ -34,14 +35,14 @@ def calibrate(loaded: LoadedModel, baseline: Baseline, margin: float = MARGIN) -
     cannot run here is named in the result.
 
     Raises:
-        CalibrationError: the model does not decide as the golden does, so the budget would be one of something else;
-            or it does not repeat itself; or nothing could be compared.
-        RunError: the baseline does not say how it was recorded.
+        CalibrationError: the model is another one than was recorded, or in another dtype, or does not decide as the
+            golden does, so the budget would be one of something else; or it does not repeat itself; or nothing could be
+            compared.
+        RunError: the baseline does not say how it was recorded, or drew random numbers that cannot be had again.
         SamplerError: the model cannot run it.
     """
     batch = recorded_batch(baseline)
-    if batch.arguments.seed is None:
-        raise RunError("the baseline was recorded without a seed, so it cannot be run again")
+    batch = replace(batch, arguments=seeded(batch.arguments))
     _refuse_other_model(baseline, loaded)
     base, again = (run.to_baseline(None) for run in _denoise(loaded, batch, batch.prompt_ids, batch.prompt_mask, 2))
     _refuse_others(baseline, base)
@@ -52,7 +53,7 @@ def calibrate(loaded: LoadedModel, baseline: Baseline, margin: float = MARGIN) -
         )
     trusted = [trusted_pair("repeat", base, again), *_variations(loaded, batch, base)]
     measured_on = {
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": loaded.dtype_name,
         "platform": platform_key(loaded.device),
         "torch": torch.__version__,
     }
@@ -71,9 +72,14 @@ def _denoise(
 
 
 def _refuse_other_model(baseline: Baseline, loaded: LoadedModel) -> None:
-    golden = baseline.model
-    if golden is not None and golden.weights is not None and golden.weights != loaded.identity.weights:
-        raise CalibrationError(f"model {loaded.name} has other weights than the one that was recorded")
+    changed = changed_identity(baseline, loaded.identity)
+    if changed:
+        raise CalibrationError(f"model {loaded.name} has other {' and '.join(changed)} than the one that was recorded")
+    recorded, dtype = baseline.environment.get("dtype"), loaded.dtype_name
+    if recorded not in (None, dtype):
+        raise CalibrationError(
+            f"the golden run was in {recorded}, not in {dtype}, whose noise is another; give --dtype {recorded}"
+        )
 
 
 def _refuse_others(baseline: Baseline, base: Baseline) -> None:

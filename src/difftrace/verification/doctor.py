@@ -60,7 +60,7 @@ def _surroundings(loaded: LoadedModel, prompts: ProbePrompts, threads: int) -> S
     return Surroundings(
         model=loaded.name,
         revision=loaded.revision,
-        dtype=str(loaded.dtype).removeprefix("torch."),
+        dtype=loaded.dtype_name,
         device=str(loaded.device),
         settings={
             "prompts": len(prompts.rows),

@@ -17,6 +17,7 @@ from difftrace.core.forced import ForcedVerdict, ScoredStep
 from difftrace.core.recording import Baseline
 from difftrace.core.step_sample import StepSample, choose_steps
 from difftrace.determinism.enforcement import enforce
+from difftrace.determinism.environment import fingerprint
 from difftrace.models import LoadedModel
 from difftrace.verification.batch_size import batch_size, is_out_of_memory, release_memory
 from difftrace.verification.runner import threads_that_pay
@@ -46,6 +47,10 @@ def verify_forced(
     recorded, and only that counts. Once one diverges, the earlier steps are scored as recorded too, up to the first
     that diverges, which so is the one at which a rerun leaves the baseline. Where none diverges, a step that a rerun
     would find may still have agreed in the batch by less than those last bits: `batch=1` leaves no such doubt.
+
+    Logits are held against the golden's evidence, where it has some, on the same terms: in a batch by the baseline's
+    budget, scored as recorded also bit for bit. Steps beyond the budget are scored again until one is so as recorded.
+    The first step that differs is scored twice as recorded, to tell whether the model repeats itself.
 
     Args:
         loaded: the model; it is left as it is.
@@ -107,7 +112,9 @@ def _verify(
     with enforce(seed, profile=profile, device=loaded.device, threads=threads) as held, torch.no_grad():
         scored, largest = _score(forcing, steps, batch)
         rescored = _score_again(forcing, scored)
+        repeats = _repeats(forcing, scored)
         held.check()
+        environment = fingerprint(loaded.device, loaded.dtype)
     return ForcedVerdict(
         baseline=golden.digest,
         num_steps=forcing.num_steps,
@@ -117,6 +124,8 @@ def _verify(
         batch=largest,
         rescored=rescored,
         sample=sample,
+        repeats=repeats,
+        environment=environment,
     )
 
 
@@ -161,11 +170,29 @@ def _score_again(forcing: TeacherForcing, scored: Scored) -> int:
         scored[step] = forcing.score([(step,)])
         if _diverges(scored[step]):
             break
+    confirmed = any(row.exact and row.beyond_noise for rows in scored.values() for row in rows)
+    for step in sorted(step for step in in_batch - again if _beyond_noise(scored[step])):
+        if confirmed:
+            break
+        again.add(step)
+        scored[step] = forcing.score([(step,)])
+        confirmed = _beyond_noise(scored[step])
     return len(again)
+
+
+def _repeats(forcing: TeacherForcing, scored: Scored) -> bool | None:
+    """Return whether the first step that differs, all of it scored as recorded, comes out the same a second time."""
+    differing = (step for step, rows in scored.items() if rows[0].exact and (_diverges(rows) or _beyond_noise(rows)))
+    first = min(differing, default=None)
+    return None if first is None else forcing.score([(first,)]) == scored[first]
 
 
 def _diverges(rows: Sequence[ScoredStep]) -> bool:
     return any(row.divergence is not None for row in rows)
+
+
+def _beyond_noise(rows: Sequence[ScoredStep]) -> bool:
+    return any(row.beyond_noise for row in rows)
 
 
 def _checked(steps: Sequence[int], num_steps: int) -> list[int]:

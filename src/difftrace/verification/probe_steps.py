@@ -8,8 +8,9 @@ from difftrace.core.errors import BisectionError, RunError
 from difftrace.core.module_trace import GoldenLayers
 from difftrace.core.recording import Baseline
 from difftrace.models import LoadedModel
-from difftrace.verification.bisect import golden_layers
+from difftrace.verification.bisect import golden_trace
 from difftrace.verification.forced import verify_forced
+from difftrace.verification.golden_side import refuse_other_logits
 
 
 def golden_probes(
@@ -17,15 +18,16 @@ def golden_probes(
 ) -> tuple[GoldenLayers, ...]:
     """Return the traces of `loaded` on the baseline's canvases before `steps`: what `with_probes` puts into it.
 
-    `sequence` None runs the batch as it was recorded. Whatever is run, the decisions of the whole batch are held
+    `sequence` None runs the batch as it was recorded. Whatever is run, decisions and logits of the whole batch are held
     against the golden ones first, each step scored as it was recorded.
 
     Raises:
-        BisectionError: as `golden_layers` does, or where the model is in another dtype, or decides otherwise at one of
-            the steps, or the baseline does not say how it was recorded, so that decisions cannot be compared.
+        BisectionError: as `golden_layers` does, or where the model is in another dtype, or decides otherwise or has
+            other logits at one of the steps, or the baseline does not say how it was recorded, so that decisions cannot
+            be compared.
     """
     chosen = sorted(set(steps))
-    recorded, dtype = baseline.environment.get("dtype"), str(loaded.dtype).removeprefix("torch.")
+    recorded, dtype = baseline.environment.get("dtype"), loaded.dtype_name
     if recorded not in (None, dtype):
         raise BisectionError(f"the golden run was in {recorded}, not in {dtype}; give --dtype {recorded}")
     try:
@@ -39,4 +41,5 @@ def golden_probes(
             f"at step {first.step}{at}, model {loaded.name} decides otherwise here than the golden run did, so what it"
             " computes is nothing to compare with"
         )
-    return tuple(golden_layers(loaded, baseline, step, sequence) for step in chosen)
+    refuse_other_logits(loaded, baseline, verdict)
+    return tuple(golden_trace(loaded, baseline, step, sequence) for step in chosen)

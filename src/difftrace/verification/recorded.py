@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,27 @@ def run_again(loaded: LoadedModel, baseline: Baseline) -> list[Trajectory]:
     Raises RunError where the baseline does not say how, SamplerError where the model cannot.
     """
     batch = recorded_batch(baseline)
-    arguments = batch.arguments
-    if arguments.seed is None:
-        raise RunError("the baseline was recorded without a seed, so it cannot be run again")
+    arguments = seeded(batch.arguments)
+    assert arguments.seed is not None
     with enforce(arguments.seed, device=loaded.device, threads=threads_that_pay(loaded.model)):
         return generate(
             loaded.model, batch.prompt_ids, attention_mask=batch.prompt_mask, **arguments.as_dict()
         ).trajectories
+
+
+def seeded(arguments: SamplerArguments) -> SamplerArguments:
+    """Return arguments that can be run again: with a seed, for form's sake where nothing is drawn.
+
+    Raises RunError where random numbers were drawn that nobody can have again.
+    """
+    if arguments.seed is not None:
+        return arguments
+    if arguments.draws:
+        raise RunError(
+            "the run drew from torch's global generator, whose state at its start is not recorded (there is no seed),"
+            " so it cannot be run again"
+        )
+    return replace(arguments, seed=0)
 
 
 def inputs_at(loaded: LoadedModel, baseline: Baseline, step: int, sequence: int | None) -> StepInputs:

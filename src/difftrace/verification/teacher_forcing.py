@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difftrace.core.budgets import tolerance
 from difftrace.core.comparison import Divergence, compare, compare_step
 from difftrace.core.errors import RunError
 from difftrace.core.forced import ScoredStep
@@ -22,6 +23,7 @@ from difftrace.sampling.noise import Noise
 from difftrace.sampling.replay import NoiseOfSteps, any_step_noise
 from difftrace.sampling.schedule import PlannedStep, candidates, schedule
 from difftrace.verification.recorded import recorded_batch
+from difftrace.verification.step_logits import GoldenLogits, step_logits
 from difftrace.verification.step_scores import golden_events, order_scores, token_scores
 
 # Steps that see the same canvas: one that commits, and those before it that commit nothing.
@@ -38,6 +40,7 @@ class TeacherForcing:
         loaded: the model.
         arguments: the sampler's.
         golden: the sequences.
+        golden_logits: what was recorded of theirs.
         planned: every step of the sampler's own schedule.
         initial: the first canvases as the sampler makes them, [B, L].
         attention_mask: likewise, [B, L]; None where nothing is hidden.
@@ -48,6 +51,7 @@ class TeacherForcing:
     loaded: LoadedModel
     arguments: SamplerArguments
     golden: tuple[Trajectory, ...]
+    golden_logits: GoldenLogits
     planned: tuple[PlannedStep, ...]
     initial: Tensor
     attention_mask: Tensor | None
@@ -149,6 +153,7 @@ class TeacherForcing:
         events = golden_events(self.golden, steps)
         token = token_scores(decision, events, self.arguments.temperature)
         order = order_scores(decision, events)
+        logits = step_logits(decision.as_step(self.arguments.temperature), self._first(len(steps)))
         masked, *columns = (x.cpu().numpy() for x in (decision.candidates, decision.positions, decision.tokens))
         row = 0
         for step in steps:
@@ -159,8 +164,15 @@ class TeacherForcing:
                     # would write over means nothing.
                     positions, tokens = positions[masked[row][positions]], tokens[masked[row][positions]]
                 found = compare_step(golden, step, positions, tokens, sequence)
-                yield ScoredStep(step, sequence, exact, float(token[row]), float(order[row]), found)
+                held = self.golden_logits.hold(logits, row, step, sequence)
+                yield ScoredStep(step, sequence, exact, float(token[row]), float(order[row]), found, held)
                 row += 1
+
+    def _first(self, steps: int) -> Tensor:
+        """Return where each row's first real token is, of so many steps with all sequences."""
+        if self.attention_mask is None:
+            return self.initial.new_zeros(steps * len(self.golden))
+        return self.attention_mask.argmax(dim=-1).repeat(steps)
 
 
 def teacher_forcing(loaded: LoadedModel, baseline: Baseline) -> TeacherForcing:
@@ -181,10 +193,14 @@ def teacher_forcing(loaded: LoadedModel, baseline: Baseline) -> TeacherForcing:
     if mask is not None:
         # As in the sampler, a mask that hides nothing is not applied.
         mask = None if bool(mask.all()) else torch.cat((mask.to(device), torch.ones_like(masks)), dim=1)
+    held = tolerance(baseline, replace(baseline, environment={"dtype": loaded.dtype_name}), None)
     return TeacherForcing(
         loaded=loaded,
         arguments=arguments,
         golden=recorded.trajectories,
+        golden_logits=GoldenLogits(
+            tuple(record.evidence for record in baseline.sequences), None if held is None else held.budget.logits
+        ),
         planned=schedule(arguments, prompt.shape[1]),
         initial=initial,
         attention_mask=mask,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from difftrace.core.classification import classify
-from difftrace.core.errors import RunError
 from difftrace.core.forced_classes import classify_forced
 from difftrace.core.logits_codec import Method
 from difftrace.core.logits_reference import RecordedLogits
@@ -13,9 +12,8 @@ from difftrace.core.policies import asks_for_repetition, judge
 from difftrace.core.recording import Baseline
 from difftrace.core.verification import Asked, Verified
 from difftrace.models import LoadedModel
-from difftrace.sampling import SamplerArguments
 from difftrace.verification.forced import verify_forced, verify_sampled
-from difftrace.verification.recorded import recorded_batch
+from difftrace.verification.recorded import recorded_batch, seeded
 from difftrace.verification.runner import denoise
 
 
@@ -51,23 +49,12 @@ def _denoised(
 ) -> tuple[Baseline, RecordedLogits | None]:
     """Return the last of so many runs in succession, and its logits."""
     batch = recorded_batch(golden)
-    seeded = _seeded(batch.arguments)
+    arguments = seeded(batch.arguments)
     runs = denoise(
-        loaded, batch.prompt_ids, batch.prompt_mask, seeded, profile=asked.profile, times=times, logits=logits
+        loaded, batch.prompt_ids, batch.prompt_mask, arguments, profile=asked.profile, times=times, logits=logits
     )
     # A seed that was only put in for form's sake is no argument that differs.
     return replace(runs[-1].to_baseline(golden.test), sampler=batch.arguments.identity()), runs[-1].logits
-
-
-def _seeded(arguments: SamplerArguments) -> SamplerArguments:
-    if arguments.seed is not None:
-        return arguments
-    if arguments.draws:
-        raise RunError(
-            "the run drew from torch's global generator, whose state at its start is not recorded (there is no seed),"
-            " so it cannot be run again"
-        )
-    return replace(arguments, seed=0)
 
 
 def _forced(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
@@ -77,8 +64,7 @@ def _forced(loaded: LoadedModel, golden: Baseline, asked: Asked) -> Verified:
         )
     else:
         verdict = verify_forced(loaded, golden, batch=asked.batch, profile=asked.profile)
-    environment = {**golden.environment, "dtype": str(loaded.dtype).removeprefix("torch.")}
-    observed = replace(golden, model=loaded.identity, environment=environment)
+    observed = replace(golden, model=loaded.identity, environment=verdict.environment)
     classification = classify_forced(golden, observed, verdict)
     judgement = judge(classification, asked.policy, fail_on=asked.fail_on, allow=asked.allow)
     return Verified(golden, observed, classification, judgement, verdict)

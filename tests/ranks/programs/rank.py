@@ -71,6 +71,10 @@ def asked(ranks: Ranks) -> str:
     return str(ranks.ask(ranks.rank == 0))
 
 
+def first_counts(ranks: Ranks) -> str:
+    return str(ranks.of_first(-7 - ranks.rank))
+
+
 def model(ranks: Ranks) -> str:
     """Every rank has the model; then the last one's is changed."""
     loaded = load_model(reference_model_path())
@@ -191,6 +195,7 @@ SCENES: dict[str, Callable[[Ranks], str]] = {
         last_raises,
         first_makes_one_more,
         asked,
+        first_counts,
         model,
         engine,
         requests,
