@@ -114,7 +114,7 @@ class Checker:
     ) -> None:
         observation = observe(self._item, run, name, self._settings.platform_key, at)
         if not isinstance(run, DeferredRun):
-            ranks.agree([record.trajectory for record in observation.run.sequences])
+            ranks.agree([record.trajectory for record in observation.run.sequences], observation.test)
         if name in self._names:
             raise ValueError(
                 "a second difftrace.check in one test needs a name: difftrace.check(run, name=…)"

@@ -34,7 +34,7 @@ def judge_deferred(run: DeferredRun, observation: Observation, settings: Setting
     same = verdict is not None and verdict.same
     # Ranks denoise together: they compare what they decide, and their model may run on all of them only.
     if not ranks.on_any(not same):
-        ranks.agree([record.trajectory for record in check.golden.sequences])
+        ranks.agree([record.trajectory for record in check.golden.sequences], observation.test)
         return _passed(check, verdict, settings)
     with watch.paused():
         denoised = run.run

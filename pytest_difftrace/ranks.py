@@ -16,6 +16,7 @@ from pytest_difftrace import foreign
 from pytest_difftrace.options import Settings
 
 if TYPE_CHECKING:
+    from difftrace.core.test_id import TestId
     from difftrace.core.trajectory import Trajectory
     from difftrace.ranks import Ranks
 
@@ -57,11 +58,12 @@ def writes() -> bool:
     return found is None or found[0] == 0
 
 
-def agree(trajectories: Sequence[Trajectory]) -> None:
-    """Raise RankError unless every rank holds the same decisions."""
+def agree(trajectories: Sequence[Trajectory], test: TestId) -> None:
+    """Raise RankError unless every rank is at this check and holds the same decisions."""
     ranks = group()
     if ranks is not None:
-        ranks.agree(trajectories)
+        check = "the check" if test.name is None else f"the check {test.name!r}"
+        ranks.agree(trajectories, f"{check} of {test.module}::{test.id}")
 
 
 def on_any(answer: bool) -> bool:

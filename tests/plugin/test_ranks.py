@@ -140,6 +140,7 @@ def test_ranks_record_in_step_rank_0_writes_and_those_that_differ_are_named(
         assert ended["test_rank_1_decides_otherwise"] == "FAILED"
         assert "rank 1 parts from rank 0 at step 2, position 4: token 3 on rank 0, token 4 on rank 1" in output
         assert ended["test_rank_0_checks_more"] == "FAILED"
+        assert "rank 0: at the check 'b' of test_" in output
         assert "rank 1: done after 0 runs" in output
         assert ended["test_rank_1_fails"] == "FAILED"
         assert ended["test_rank_1_is_skipped"] == "FAILED"
@@ -180,7 +181,8 @@ class OtherRank:
     def ask(self, answer: bool) -> tuple[bool, bool]:
         return answer, True
 
-    def agree(self, trajectories: Sequence[Trajectory]) -> None:
+    def agree(self, trajectories: Sequence[Trajectory], label: str) -> None:
+        assert label == "the check of test_x.py::test_a"
         self.agreed.append(trajectories)
 
     def rest(self) -> None:
