@@ -67,12 +67,12 @@ def import_parquet(store: Store, path: str | os.PathLike[str], *, replace: bool 
         ConflictError: a different record has a request id and `replace` is False; none is stored.
         StoreError: `path` is a file of the store itself, or pyarrow is missing.
     """
+    refuse_own_files(store.path, Path(path))
     arrow = _pyarrow()
     import pyarrow.parquet as parquet
 
     source = printable(str(path))
     try:
-        refuse_own_files(store.path, Path(path))
         with parquet.ParquetFile(Path(path), coerce_int96_timestamp_unit="us") as file:
             _check_schema(arrow, file.schema_arrow, source)
             return store_all(store, _rows(file, source), replace)
