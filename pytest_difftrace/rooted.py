@@ -14,7 +14,7 @@ PLAIN = pytest.StashKey[str]()
 def from_root(path: Path, config: pytest.Config) -> str:
     """Return `path` seen from the root folder, with forward slashes and in characters that UTF-8 has."""
     try:
-        seen = Path(os.path.relpath(path, config.rootpath)).as_posix()
+        seen = os.path.relpath(path, config.rootpath).replace(os.sep, "/")
     except ValueError:  # another drive on Windows
         seen = path.name
     return clean(seen)

@@ -59,8 +59,13 @@ def apart(forwards: Sequence[Forward], mask_id: int | None) -> list[bool]:
         if found[-1] or call.offset != before.offset or call.ids.shape != before.ids.shape:
             found.append(False)
             continue
+        changed = call.ids[call.ids != before.ids]
+        # Most calls show what the one before committed: that settles it at once.
+        if not changed.size or (changed != mask_id).any():
+            found.append(False)
+            continue
         given = _given(forwards[0].ids, forwards[0].offset, call.ids, call.offset, mask_id)
-        found.append(_is_unconditional(call.ids, before.ids, given, mask_id) and bool((call.ids != before.ids).any()))
+        found.append(_is_unconditional(call.ids, before.ids, given, mask_id))
     return found
 
 

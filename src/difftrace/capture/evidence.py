@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -91,14 +90,16 @@ def _candidates(seen: Seen, row: int, length: int) -> _Candidates:
         behind = [seen.calls[index].offset + seen.calls[index].ids.shape[1] for index in seen.steps]
         steps = np.arange(len(seen.steps), dtype=np.int64)
         return _Candidates(row, steps * length + np.array(behind), np.array(seen.steps, dtype=np.int64))
-    masks = [call.ids[row] == seen.mask_id for call in seen.calls]
-    starts = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
-    keys, places = [], []
-    for step, index in enumerate(seen.steps):
-        columns = np.flatnonzero(masks[index])
-        keys.append(step * length + seen.calls[index].offset + columns)
-        places.append(np.arange(starts[index], starts[index + 1]))
-    return _Candidates(row, np.concatenate(keys).astype(np.int64), np.concatenate(places).astype(np.int64))
+    widths = np.array([call.ids.shape[1] for call in seen.calls])
+    begins = np.cumsum(widths) - widths
+    found = np.flatnonzero(np.concatenate([call.ids[row] for call in seen.calls]) == seen.mask_id)
+    call_of = np.repeat(np.arange(widths.size), widths)[found]
+    step_of = np.full(widths.size, -1, dtype=np.int64)
+    step_of[list(seen.steps)] = np.arange(len(seen.steps))
+    offsets = np.array([call.offset for call in seen.calls], dtype=np.int64)
+    keys = step_of[call_of] * length + offsets[call_of] + found - begins[call_of]
+    places = np.flatnonzero(step_of[call_of] >= 0)
+    return _Candidates(row, keys[places], places)
 
 
 def _evidence(seen: Seen, candidates: _Candidates, keys: npt.NDArray[np.int64], trajectory: Trajectory) -> Evidence:
@@ -126,26 +127,29 @@ def _step_columns(
 ) -> dict[str, Any]:
     """Return what each of T steps chose among; equally confident candidates are listed from left to right."""
     steps, length = len(seen.steps), trajectory.length
+    step_of = candidates.keys // length
+    confidence = said.confidences[candidates.places]
+    counts = np.bincount(step_of, minlength=steps)
+    others = np.flatnonzero(~committed)
+    ranked = others[np.lexsort((-confidence[others], step_of[others]))]
+    rejected = np.bincount(step_of[others], minlength=steps)
+    rank = np.arange(ranked.size) - np.repeat(np.cumsum(rejected) - rejected, rejected)
+    best, at = ranked[rank < REJECTED], rank[rank < REJECTED]
     positions = np.full((steps, REJECTED), -1, dtype=np.int32)
     tokens, confidences = positions.copy(), np.full((steps, REJECTED), np.nan, dtype=np.float32)
-    ties = np.zeros(steps, dtype=np.int32)
-    ends = np.searchsorted(candidates.keys, np.arange(steps + 1, dtype=np.int64) * length)
-    for step, (start, end) in enumerate(pairwise(ends)):
-        own = committed[start:end]
-        confidence = said.confidences[candidates.places[start:end]]
-        rejected = np.flatnonzero(~own)
-        best = rejected[np.argsort(-confidence[rejected], kind="stable")][:REJECTED]
-        positions[step, : best.size] = candidates.keys[start:end][best] - step * length
-        tokens[step, : best.size] = said.top_tokens[candidates.places[start:end][best]]
-        confidences[step, : best.size] = confidence[best]
-        if own.any():
-            ties[step] = int((confidence[rejected] == confidence[own].min()).sum())
+    positions[step_of[best], at] = candidates.keys[best] % length
+    tokens[step_of[best], at] = said.top_tokens[candidates.places[best]]
+    confidences[step_of[best], at] = confidence[best]
+    # The least confident commit of each step; steps without one have no tie.
+    worst = np.full(steps, np.inf, dtype=np.float32)
+    np.minimum.at(worst, step_of[committed], confidence[committed])
+    tied = others[confidence[others] == worst[step_of[others]]]
     return {
-        "candidates": np.diff(ends).astype(np.int32),
+        "candidates": counts.astype(np.int32),
         "rejected_positions": positions,
         "rejected_tokens": tokens,
         "rejected_confidences": confidences,
-        "ties": ties,
+        "ties": np.bincount(step_of[tied], minlength=steps).astype(np.int32),
     }
 
 

@@ -179,14 +179,14 @@ def random_state() -> tuple[Tensor, ...]:
 
 def _digests(states: Sequence[tuple[Tensor, ...]]) -> npt.NDArray[np.int64]:
     digests: list[int] = []
-    last: list[npt.NDArray[np.uint8]] = []
+    last = b""
     for state in states:
-        parts = [part.numpy() for part in state]
+        held = b"".join(part.numpy().tobytes() for part in state)
         # Most loops draw nothing.
-        if len(parts) != len(last) or not all(map(np.array_equal, parts, last)):
-            digest = hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
+        if held != last:
+            digest = hashlib.blake2b(held, digest_size=8).digest()
             digests.append(int.from_bytes(digest, "little", signed=True))
         else:
             digests.append(digests[-1])
-        last = parts
+        last = held
     return np.array(digests, dtype=np.int64)

@@ -19,6 +19,6 @@ def refuse_no_ids(ids: npt.NDArray[np.integer[Any]], what: str) -> None:
     Raises:
         CaptureError: one is not.
     """
-    wrong = ids[(ids < 0) | (ids >= _IDS)]
-    if wrong.size:
+    if ids.size and (ids.min() < 0 or ids.max() >= _IDS):
+        wrong = ids[(ids < 0) | (ids >= _IDS)]
         raise CaptureError(f"{what} holds {wrong.flat[0]}, which is no token id: they go from 0 to {_IDS - 1}")
