@@ -21,10 +21,11 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Row:
-    """One row put together: its canvases [S + 1, L] are those of `trajectory.canvas`, UNSEEN where they grow; what is
-    not its prompt begins at position `begin`."""
+    """One row put together: its canvases [S + 1, L] are those of `trajectory.canvas`, UNSEEN where they grow, and
+    `events` lead from one to the next; what is not its prompt begins at position `begin`."""
 
     canvases: Ints
+    events: Events
     unverified: tuple[int, ...]
     unscored: int
     fill: int
@@ -85,7 +86,7 @@ def row_of(
     changed = (canvases != canvases[0]).any(axis=0)
     begin = generated_from(canvases[0], changed, end, padding_of(mask), reading.mask_id)
     fill = 0 if reading.mask_id is None else reading.mask_id
-    return Row(canvases, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill, begin, notes)
+    return Row(canvases, events, tuple(np.flatnonzero(open_ends).tolist()), unscored, fill, begin, notes)
 
 
 def _of_one_loop(run: RowRun, events: Events, initial: Ints, end: int, reading: Reading, row: int) -> tuple[str, ...]:
@@ -126,15 +127,14 @@ def trajectory_of(
     initial = np.where(one.canvases[0] == UNSEEN, one.fill, one.canvases[0])
     padding = padding_of(mask)
     prompt = initial[padding:end] if outside is None else outside[row]
-    events = events_between(one.canvases)
     if mask is not None:
         mask = np.concatenate((mask, np.ones(max(0, length - mask.size), dtype=mask.dtype)))[:length]
     trajectory = Trajectory(
         prompt=prompt,
         initial=initial,
-        steps=events.steps,
-        positions=events.positions,
-        tokens=events.tokens,
+        steps=one.events.steps,
+        positions=one.events.positions,
+        tokens=one.events.tokens,
         num_steps=len(one.canvases) - 1,
         padding=padding,
         attention_mask=None if mask is None else mask.astype(np.int32),
