@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,32 @@ def test_every_input_and_output_is_described_in_the_action_and_its_document():
     names = re.findall(r"`([a-z]+(?:-[a-z]+)*)`", section.partition("Inputs:")[2])
     assert names == [*action["inputs"], *action["outputs"]]
     assert all(isinstance(told["default"], str) for told in action["inputs"].values())
+
+
+def test_a_python_that_is_none_is_said_before_anything_runs(tmp_path):
+    [run] = [step["run"] for step in steps(ACTION) if step.get("id") == "run"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DIFFTRACE_INPUT_PYTHON": "no-such-python",
+        "DIFFTRACE_INPUT_SUMMARY": "true",
+        "GITHUB_ACTION_PATH": str(ROOT),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", run],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    problem = "input python: it takes an interpreter of Python 3.10 or newer"
+    assert done.returncode == 2
+    assert done.stdout == f"::error title=DiffTrace::{problem}\n"
+    assert "no-such-python" in done.stderr
+    assert (tmp_path / "output").read_text(encoding="utf-8").split() == ["result=error", "passed=0", "diverged=0"]
+    assert problem in (tmp_path / "summary").read_text(encoding="utf-8")
 
 
 def test_nothing_is_interpolated_into_a_script(any_file):
