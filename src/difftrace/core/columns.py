@@ -103,7 +103,9 @@ def read(reader: Reader, count: int, limit: int, largest_form: int = CONSTANT) -
     if form == PACKED:
         return unpack(reader.buffer, reader.skip(packed_size(count, base)), count, base)
     if form == CONSTANT:
-        return np.full(count, base - 1, dtype=np.int64)
+        values = np.empty(count, dtype=np.int64)
+        values.fill(base - 1)
+        return values
     if form == TRIMMED:
         return _read_trimmed(reader, count, base, limit)
     if form == DICTIONARY:

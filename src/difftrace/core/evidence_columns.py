@@ -107,7 +107,7 @@ def _array(name: str, values: object) -> npt.NDArray[Any]:
 
 
 def _floats(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind != "f":
         raise TrajectoryError(f"{column.name} must hold floating-point numbers, not {array.dtype}")
     # Numbers beyond float32 become infinite, and hostile bytes may hold NaNs that signal.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -118,7 +118,7 @@ def _floats(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _integers(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "iu":
         raise TrajectoryError(f"{column.name} must hold integers, not {array.dtype}")
     low, high = int(array.min()), int(array.max())
     if low < column.least or high > column.most:
