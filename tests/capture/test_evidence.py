@@ -130,13 +130,26 @@ def test_logits_are_reduced_before_the_loop_writes_to_them(scorer: Any, canvas: 
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_a_loop_may_leave_inference_mode_between_its_calls(scorer: Any, canvas: Canvas, first: Any) -> None:
+    found = []
+    for modes in ((first, torch.no_grad, torch.inference_mode), (torch.no_grad,) * 3):
+        with difftrace.record(scorer) as rec:
+            for mode, shown in zip(modes, ("12___", "123__", "1234_"), strict=True):
+                with mode():
+                    scorer(canvas(shown))
+        found.append(rec.run(canvas("12345")).evidences)
+    assert found[0] is not None
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("hold", [1, 4000])
 def test_evidence_does_not_depend_on_how_much_waits(
     conformance_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, hold: int
 ) -> None:
     usual = _recorded(conformance_model)[0].evidences
     monkeypatch.setattr(scores, "_HOLD", hold)
-    monkeypatch.setattr(scores, "_STACKED", hold)
+    monkeypatch.setattr(scores, "_TOGETHER", hold)
     assert _recorded(conformance_model)[0].evidences == usual
 
 

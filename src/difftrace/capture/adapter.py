@@ -193,9 +193,16 @@ class LoopAdapter:
         Raises:
             CaptureError: there are none, or several single rows, one of which may be times.
         """
-        named = next((arguments[name] for name in _INPUTS if isinstance(arguments.get(name), Tensor)), None)
+        named = None
+        for name in _INPUTS:
+            value = arguments.get(name)
+            if isinstance(value, Tensor):
+                if _are_integers(value):
+                    return value
+                named = value
+                break
         given = {name: value for name, value in arguments.items() if name not in _NO_INPUTS}
-        found = [value for value in (given.values() if named is None else (named,)) if _are_integers(value)]
+        found = [value for value in (given.values() if named is None else ()) if _are_integers(value)]
         found = [value for value in found if value.dim() > 1] or found
         if found and (found[0].dim() > 1 or len(found) == 1):
             return found[0]

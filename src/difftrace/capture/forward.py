@@ -97,7 +97,7 @@ def _wrapper(
         if torch.compiler.is_compiling():
             raise CaptureError(f"{tape.name} {CALLED_COMPILED}")
         tape.claim()
-        seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs})
+        seen = look({**dict(zip(names(len(args)), args, strict=True)), **kwargs} if args else kwargs)
         # The loop may write to its canvas as soon as it has the answer; a call that fails is none.
         if seen is None:
             return original(*args, **kwargs)
@@ -148,6 +148,7 @@ def _positional(original: Callable[..., Any]) -> Callable[[int], list[str]]:
         parameters = {}.values()
     named = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
 
+    @functools.cache
     def names(count: int) -> list[str]:
         return named[:count] + [f"argument {index}" for index in range(len(named), count)]
 

@@ -81,8 +81,9 @@ def row_of(
         open_ends &= canvases[-1] == reading.mask_id
     unscored = 0
     if run.scored is not None:
-        scored = np.pad(run.scored, ((0, 0), (0, max(0, canvases.shape[1] - run.scored.shape[1]))))
-        unscored = int((~scored[events.steps, events.positions]).sum())
+        behind = events.positions >= run.scored.shape[1]
+        scored = run.scored[events.steps[~behind], events.positions[~behind]]
+        unscored = int(behind.sum() + (~scored).sum())
     changed = (canvases != canvases[0]).any(axis=0)
     begin = generated_from(canvases[0], changed, end, padding_of(mask), reading.mask_id)
     fill = 0 if reading.mask_id is None else reading.mask_id

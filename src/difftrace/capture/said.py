@@ -26,13 +26,13 @@ _PIECE: Final = 1 << 17
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A call's `logits` [R, W, V], of which the places `where`, bool [R, W], count; canvas position of the first column
-    is `start`. Nobody writes to these tensors any more."""
+class Answers:
+    """The `logits` [T, R, W, V] of T calls, of which the places `where`, bool [T, R, W], count; canvas positions of
+    their first columns are `starts`. Nobody writes to these tensors any more."""
 
     where: Tensor
     logits: Tensor
-    start: int
+    starts: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,17 @@ class Said:
 
 
 @torch.no_grad()
-def reduce_answers(answers: Sequence[Answer], first: Tensor) -> list[Said]:
-    """Reduce T answers of one shape on the CPU; `first` [R] is the canvas position of each row's first real token."""
-    where = torch.stack([answer.where for answer in answers])
+def reduce_answers(answers: Answers, first: Tensor) -> list[Said]:
+    """Reduce answers on the CPU; `first` [R] is the canvas position of each row's first real token."""
+    where = answers.where
     calls, rows, width = where.shape
-    vocabulary = answers[0].logits.shape[-1]
+    vocabulary = answers.logits.shape[-1]
     flat = where.flatten().nonzero().squeeze(1)
     owner = flat // width
-    starts = torch.tensor([answer.start for answer in answers])
+    starts = torch.tensor(answers.starts)
     length = table_length(int(starts.max()) + width)
     positions = (flat % width + starts[owner // rows] - first[owner % rows]) % length
-    tokens, scores, confidences, hashes, projections, bad = _of_places(answers, flat, rows * width)
+    tokens, scores, confidences, hashes, projections, bad = _of_places(answers.logits.view(-1, vocabulary), flat)
     digests = torch.zeros((calls * rows, DIGEST_LANES), dtype=torch.int64)
     digests.index_add_(0, owner, hashes * position_keys(length, CONDITIONAL, flat.device)[positions])
     sketches = torch.zeros((calls * rows, PROJECTIONS), dtype=torch.int64)
@@ -97,10 +97,8 @@ def reduce_answers(answers: Sequence[Answer], first: Tensor) -> list[Said]:
     return said
 
 
-def _of_places(answers: Sequence[Answer], flat: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Return what the logits at the places `flat` of [T · size] say, each [N, ...]."""
-    stacked = [answer.logits.reshape(size, -1) for answer in answers]
-    logits = torch.cat(stacked) if len(stacked) > 1 else stacked[0]
+def _of_places(logits: Tensor, flat: Tensor) -> tuple[Tensor, ...]:
+    """Return what the rows `flat` [N] of `logits` say, each [N, ...]."""
     most = max(1, _PIECE // logits.shape[1])
     found = []
     for part in torch.split(flat, most):

@@ -15,15 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from difftrace.capture.said import Answer, Said, reduce_answers
+from difftrace.capture.said import Answers, Said, reduce_answers
 from difftrace.sampling.decision import confidence_of
 from difftrace.sampling.evidence import EvidenceRecorder
 from difftrace.sampling.step import Step
 
-# Bytes of copied logits that wait for their best tokens to be found together, and how many numbers are stacked for it:
-# small models then pay one copy a call.
+# Bytes of copied logits that wait for their best tokens to be found, and how many numbers are kept in one tensor for
+# it: small models then pay one copy a call.
 _HOLD: Final = 32 << 20
-_STACKED: Final = 1 << 18
+_TOGETHER: Final = 1 << 20
 
 # What torch reduces.
 _DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -56,6 +56,40 @@ class Answered:
     lacking: str = "the model's answers hold no logits [rows, width, vocabulary]"
 
 
+class _Chunk:
+    """Copies of the logits of successive calls, of one shape, in one tensor: samplers forbid tokens by writing to the
+    logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        """Make room for logits like `logits` [R, W, V], which are not taken yet."""
+        # What is made in inference mode could not be written to outside of it.
+        with torch.inference_mode(False):
+            self._logits = logits.new_empty((max(1, _TOGETHER // logits.numel()), *logits.shape))
+        self._ids: list[Tensor] = []
+        self._starts: list[int] = []
+
+    def takes(self, logits: Tensor) -> bool:
+        """Say whether there is room for `logits`."""
+        own = self._logits
+        return len(self._ids) < own.shape[0] and own.shape[1:] == logits.shape and own.dtype == logits.dtype
+
+    def add(self, ids: Tensor, logits: Tensor, start: int) -> None:
+        """Take a call on `ids`, whose first column is canvas position `start`."""
+        self._logits[len(self._ids)].copy_(logits)
+        self._ids.append(ids)
+        self._starts.append(start)
+
+    def answers(self, mask_id: int | None) -> Answers:
+        """Return the calls, of which the masks count, all where `mask_id` is None."""
+        logits = self._logits[: len(self._ids)]
+        where = (
+            logits.new_ones(logits.shape[:-1], dtype=torch.bool)
+            if mask_id is None
+            else torch.stack(self._ids) == mask_id
+        )
+        return Answers(where, logits, self._starts)
+
+
 class ScoreRecorder:
     """Takes the logits of every call, without waiting for the device; gives up for good where one does not fit."""
 
@@ -66,14 +100,13 @@ class ScoreRecorder:
         self._shift = shift
         self._recorder: EvidenceRecorder | None = None
         self._first: Tensor | None = None
-        self._waiting: list[Answer] = []
+        self._waiting: list[_Chunk] = []
         self._held = 0
         self._reduced: list[list[Said]] = []
         self._shape: tuple[int, int] | None = None
         self._states: list[tuple[Tensor, ...]] = []
         self.problem: str | None = None
 
-    @torch.no_grad()
     def add(self, call: Answered) -> None:
         """Take an answered call."""
         if self.problem is not None:
@@ -97,9 +130,11 @@ class ScoreRecorder:
             self._first = first.to(ids.device, non_blocking=True)
             self._recorder = None if logits.device.type == "cpu" else EvidenceRecorder(self._first)
         self._states.append(call.random_state)
-        self._waiting.append(self._answer(ids, logits.detach(), call.offset))
-        copy = self._waiting[-1].logits
-        self._held += copy.numel() * copy.element_size()
+        own = self._of_masks(logits.detach())
+        if not (self._waiting and self._waiting[-1].takes(own)):
+            self._waiting.append(_Chunk(own))
+        self._waiting[-1].add(ids, own, call.offset if isinstance(call.offset, int) else 0)
+        self._held += own.numel() * own.element_size()
         if self._held >= _HOLD:
             self._pass_on()
 
@@ -121,45 +156,31 @@ class ScoreRecorder:
             return logits.dim() == 3 and logits.shape[0] == ids.shape[0] and logits.shape[1] > 0
         return logits.shape[:-1] == ids.shape
 
-    def _answer(self, ids: Tensor, logits: Tensor, offset: int | Tensor) -> Answer:
-        """Return a copy of what counts: samplers forbid tokens by writing to the logits."""
+    def _of_masks(self, logits: Tensor) -> Tensor:
+        """Return the logits of what counts, by position."""
         if self._mask_id is None:
-            return Answer(torch.ones_like(ids[:, -1:], dtype=torch.bool), logits[:, -1:].clone(), 0)
-        copy = torch.cat((logits[:, :1], logits[:, :-1]), dim=1) if self._shift else logits.clone()
-        return Answer(ids == self._mask_id, copy, offset if isinstance(offset, int) else 0)
+            return logits[:, -1:]
+        return torch.cat((logits[:, :1], logits[:, :-1]), dim=1) if self._shift else logits
 
     @torch.no_grad()
     def _pass_on(self) -> None:
         waiting, self._waiting, self._held = self._waiting, [], 0
         assert self._first is not None
-        for group in _groups(waiting):
+        for chunk in waiting:
+            answers = chunk.answers(self._mask_id)
             if self._recorder is None:
-                self._reduced.append(reduce_answers(group, self._first))
+                self._reduced.append(reduce_answers(answers, self._first))
             else:
-                _record(group, self._recorder)
+                _record(answers, self._recorder)
 
 
-def _record(group: Sequence[Answer], recorder: EvidenceRecorder) -> None:
+def _record(answers: Answers, recorder: EvidenceRecorder) -> None:
     """Hand answers on as steps that commit every place that counts: which did is only known later."""
-    logits = torch.stack([one.logits for one in group]) if len(group) > 1 else group[0].logits.unsqueeze(0)
-    tokens = logits.argmax(dim=-1)
-    confidences = confidence_of(logits, tokens)
-    for one, best, confidence in zip(group, tokens, confidences, strict=True):
-        recorder.add(Step(one.logits, one.logits, one.where, one.where, best, confidence, start=one.start))
-
-
-def _groups(waiting: Sequence[Answer]) -> list[list[Answer]]:
-    """Return `waiting` in its order, cut where logits change their shape or become many."""
-    groups: list[list[Answer]] = []
-    for one in waiting:
-        logits = one.logits
-        last = groups[-1] if groups else []
-        fits = (len(last) + 1) * logits.numel() <= _STACKED
-        if last and fits and last[0].logits.shape == logits.shape and last[0].logits.dtype == logits.dtype:
-            last.append(one)
-        else:
-            groups.append([one])
-    return groups
+    tokens = answers.logits.argmax(dim=-1)
+    confidences = confidence_of(answers.logits, tokens)
+    columns = (answers.logits, answers.where, tokens, confidences, answers.starts)
+    for logits, where, best, confidence, start in zip(*columns, strict=True):
+        recorder.add(Step(logits, logits, where, where, best, confidence, start=start))
 
 
 def _first(call: Answered) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from difftrace.capture.callers import file_of_loop, is_compiled
 from difftrace.capture.compiled import CALLED_COMPILED
 from difftrace.capture.scores import Answered, ScoreRecorder, Scores, random_state
-from difftrace.capture.token_ids import refuse_no_ids
+from difftrace.capture.token_ids import are_token_ids, refuse_no_ids
 from difftrace.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -67,13 +67,6 @@ class Played:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    ids: Tensor
-    offset: int | Tensor | None
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class _Step:
     before: Tensor
     after: Tensor
@@ -92,7 +85,7 @@ class Tape:
         self.failure: str | None = None
         self.caller: Path | None = None
         self._thread: dict[str, int] = {}
-        self._calls: list[_Seen] = []
+        self._calls: list[Look] = []
         self._steps: list[_Step] = []
         self._scores = scores
         self._since: tuple[Tensor, ...] = ()
@@ -124,14 +117,20 @@ class Tape:
         Raises:
             CaptureError: its ids are no rows of token ids.
         """
-        ids = look.ids.detach()
+        ids = look.ids.detach().clone()
         if ids.dim() not in (1, 2):
             raise CaptureError(f"{self.name} is called with ids of the shape {list(ids.shape)}, not [rows, length]")
-        ids = ids.clone() if ids.dim() == 2 else ids.clone().unsqueeze(0)
-        mask, prompt = look.attention_mask, look.prompt if not self._calls else None
-        if self._calls and (mask is None or self._mask is None or mask.shape[-1] <= self._mask.shape[-1]):
-            mask = None
-        mask, prompt = (None if part is None else part.detach().clone() for part in (mask, prompt))
+        if ids.dim() == 1:
+            ids = ids.unsqueeze(0)
+        mask, prompt = look.attention_mask, look.prompt
+        if self._calls:
+            prompt = None
+            if mask is not None and (self._mask is None or mask.shape[-1] <= self._mask.shape[-1]):
+                mask = None
+        if mask is not None:
+            mask = mask.detach().clone()
+        if prompt is not None:
+            prompt = prompt.detach().clone()
         return type(look)(ids, look.offset, mask, prompt, look.facts)
 
     def begin(self) -> None:
@@ -151,7 +150,7 @@ class Tape:
             self.caller = self.caller or file_of_loop()
         if look.attention_mask is not None:
             self._mask = look.attention_mask
-        self._calls.append(_Seen(look.ids, look.offset, look.facts))
+        self._calls.append(look)
         if self._scores is not None:
             offset = 0 if look.offset is None else look.offset
             self._scores.add(Answered(look.ids, offset, self._mask, logits, state))
@@ -197,12 +196,11 @@ class Tape:
             Call(window, start or 0, call.facts, placed=start is not None)
             for window, start, call in zip(ids, starts, self._calls, strict=True)
         ]
-        for index, call in enumerate(calls):
-            _check_ids(call.ids, f"call {index} of the model")
+        _check_ids(ids, "call {} of the model")
         commits = [Commit(next(arrays), next(arrays), step.row, step.calls) for step in self._steps]
-        for index, commit in enumerate(commits):
-            for name, canvas in (("before", commit.before), ("after", commit.after)):
-                _check_ids(canvas, f"call {index} of rec.step, {name},")
+        for name in ("before", "after"):
+            told = [getattr(commit, name) for commit in commits]
+            _check_ids(told, f"call {{}} of rec.step, {name},")
         mask = None if self._mask is None else next(arrays)
         prompt = None if self._prompt is None else next(arrays)
         if self._scores is None:
@@ -226,10 +224,13 @@ class Tape:
         return ids if ids.dim() == 2 else ids.unsqueeze(0)
 
 
-def _check_ids(ids: Tokens, what: str) -> None:
-    if not ids.size:
-        raise CaptureError(f"{what} shows no tokens: its canvas is {list(ids.shape)}")
-    refuse_no_ids(ids, what)
+def _check_ids(canvases: Sequence[Tokens], what: str) -> None:
+    if canvases and all(ids.size for ids in canvases) and are_token_ids(np.concatenate(canvases, axis=None)):
+        return
+    for index, ids in enumerate(canvases):
+        if not ids.size:
+            raise CaptureError(f"{what.format(index)} shows no tokens: its canvas is {list(ids.shape)}")
+        refuse_no_ids(ids, what.format(index))
 
 
 def _to_host(tensors: Sequence[Tensor]) -> list[Tokens]:
@@ -240,7 +241,9 @@ def _to_host(tensors: Sequence[Tensor]) -> list[Tokens]:
     arrays: dict[int, Tokens] = {}
     for indices in by_device.values():
         flat = torch.cat([tensors[index].reshape(-1).to(torch.int64) for index in indices]).cpu().numpy()
-        ends = np.cumsum([tensors[index].numel() for index in indices])[:-1]
-        for index, part in zip(indices, np.split(flat, ends), strict=True):
-            arrays[index] = part.reshape(tuple(tensors[index].shape))
+        start = 0
+        for index in indices:
+            end = start + tensors[index].numel()
+            arrays[index] = flat[start:end].reshape(tensors[index].shape)
+            start = end
     return [arrays[index] for index in range(len(tensors))]

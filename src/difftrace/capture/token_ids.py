@@ -13,12 +13,17 @@ from difftrace.core.errors import CaptureError
 _IDS: Final = 2**31
 
 
+def are_token_ids(ids: npt.NDArray[np.integer[Any]]) -> bool:
+    """Say whether `ids` are token ids: from 0 to 2^31 - 1."""
+    return not ids.size or bool(ids.min() >= 0 and ids.max() < _IDS)
+
+
 def refuse_no_ids(ids: npt.NDArray[np.integer[Any]], what: str) -> None:
-    """Check that `ids`, called `what`, are token ids: from 0 to 2^31 - 1.
+    """Check that `ids`, called `what`, are token ids.
 
     Raises:
         CaptureError: one is not.
     """
-    if ids.size and (ids.min() < 0 or ids.max() >= _IDS):
+    if not are_token_ids(ids):
         wrong = ids[(ids < 0) | (ids >= _IDS)]
         raise CaptureError(f"{what} holds {wrong.flat[0]}, which is no token id: they go from 0 to {_IDS - 1}")
