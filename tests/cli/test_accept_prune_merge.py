@@ -351,8 +351,15 @@ def test_accepting_as_json_says_what_was_written(difftrace: Command, project: Pr
     assert tokens(target) == [4]
 
 
+@pytest.mark.parametrize("command", ["accept", "prune", "merge"])
+def test_a_folder_without_report_is_no_results_folder(difftrace: Command, tmp_path: Path, command: str) -> None:
+    more = ["-o", tmp_path / "merged.json"] if command == "merge" else []
+    status, _, err = difftrace(command, tmp_path, *more)
+    assert status == 2
+    assert "holds no report.json, so it is no results folder: give the folder that a run of pytest wrote" in err
+
+
 def test_what_is_no_report_cannot_be_accepted(difftrace: Command, tmp_path: Path) -> None:
-    assert difftrace("accept", tmp_path)[0] == 2
     (tmp_path / "report.json").write_text("{}")
     assert difftrace("accept", tmp_path)[0] == 2
 

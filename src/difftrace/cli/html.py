@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -17,12 +16,11 @@ from difftrace.core.file_format import read_file
 from difftrace.core.limits import MAX_REPORT_BYTES
 from difftrace.core.report import Report
 from difftrace.core.report import load as load_report
+from difftrace.core.report_files import REPORT
 from difftrace.core.report_json import FORMAT
 from difftrace.core.text import printable
 from difftrace.reports.explorer import Entry, explorer_page
 from difftrace.reports.explorer.sources import baseline_entry, report_entries, report_facts, unreadable_entry
-
-_REPORT_NAME: Final = "report.json"
 
 
 @click.command("html")
@@ -72,7 +70,7 @@ def _sorted_out(paths: Sequence[Path]) -> tuple[list[tuple[Path, Report]], list[
     reports: list[tuple[Path, Report]] = []
     files: list[Path] = []
     for path in paths:
-        file = path / _REPORT_NAME if path.is_dir() else path
+        file = path / REPORT if path.is_dir() else path
         if file.is_file() and _is_report(file):
             reports.append((file, load_report(file)))
         elif path.is_file():

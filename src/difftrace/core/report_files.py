@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from difftrace.core.errors import PathError, ReportError
+from difftrace.core.errors import FormatError, PathError, ReportError
 from difftrace.core.inside import inside
 from difftrace.core.report import Report, load
 from difftrace.core.text import printable
@@ -38,6 +38,11 @@ def open_report(given: Path) -> ReportFiles:
         FormatError: there is none, or it cannot be read.
     """
     path = given / REPORT if given.is_dir() else given
+    if given.is_dir() and not path.exists():
+        raise FormatError(
+            f"{printable(str(given))}: holds no {REPORT}, so it is no results folder: give the folder that a run of "
+            "pytest wrote (.difftrace by default), or the file of its --difftrace-report"
+        )
     report = load(path)
     if given.is_dir():
         return ReportFiles(path, report, given)
