@@ -305,6 +305,6 @@ def caller() -> tuple[Path, int]:
 def relative(path: Path, config: pytest.Config) -> str:
     """Return `path` as seen from where pytest was started, with forward slashes."""
     try:
-        return Path(os.path.relpath(path, config.invocation_params.dir)).as_posix()
+        return os.path.relpath(path, config.invocation_params.dir).replace(os.sep, "/")
     except ValueError:  # another drive on Windows
         return path.as_posix()

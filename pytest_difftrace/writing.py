@@ -35,7 +35,7 @@ _WORKER: Final = "a worker process crashed"
 _ENDINGS: Final = {2: "the run was interrupted", 3: "pytest failed", 4: "pytest could not run"}
 # Replacing the file takes as long as a small check, and the larger the report, the longer.
 _PAUSE: Final = 0.05
-_TIMES: Final = 20
+_TIMES: Final = 40
 # As long as tests end, none of them has to share the interpreter with the thread.
 _GRACE: Final = 0.05
 _PHASES: Final = ("setup", "call", "teardown")

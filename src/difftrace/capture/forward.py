@@ -103,7 +103,7 @@ def _wrapper(
             return original(*args, **kwargs)
         copied, state = tape.copy(seen), tape.random_state()
         answer = original(*args, **kwargs)
-        tape.add_call(copied, logits(answer), state)
+        tape.add_call(copied, logits(answer) if tape.scored else None, state)
         return answer
 
     wrapper = _Wrapper(forward, original, target, own)

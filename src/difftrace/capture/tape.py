@@ -93,6 +93,11 @@ class Tape:
         self._prompt: Tensor | None = None
 
     @property
+    def scored(self) -> bool:
+        """Whether logits are of any use."""
+        return self._scores is not None
+
+    @property
     def answered(self) -> int:
         """How many calls the model has answered; where none can be seen, the told steps and the one under way."""
         return len(self._calls) if self.sees_calls else len(self._steps) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -25,6 +26,7 @@ _OUTSIDE_PARAMETER: Final = re.compile(r"\.{2,}|[^A-Za-z0-9_+=,.-]")
 _RESERVED_ON_WINDOWS: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
+@lru_cache(maxsize=256)
 def file_stem(test: TestId) -> str:
     """Return the file name without platform key and extension."""
     head, bracket, parameter = test.id.partition("[")
@@ -48,12 +50,10 @@ def file_stem(test: TestId) -> str:
 
 def baseline_path(module: Path, test: TestId, platform: str | None = None) -> Path:
     """Return the baseline of `test`, which lies in the file `module`; `platform` asks for the one of that platform."""
-    folder = module.parent / FOLDER / module.stem
     key = "" if platform is None else f"@{_OUTSIDE_PARAMETER.sub('_', platform)[:_LONGEST_KEY]}"
-    path = folder / f"{file_stem(test)}{key}.json"
-    assert path.parent == folder, path
-    assert ".." not in path.relative_to(module.parent).parts, path
-    return path
+    name = f"{file_stem(test)}{key}.json"
+    assert not {"/", "\\", ":"} & set(name), name
+    return module.parent / FOLDER / module.stem / name
 
 
 def received_path(module: str, baseline: str) -> str:

@@ -49,9 +49,10 @@ def read_file(path: str | os.PathLike[str], most: int) -> tuple[bytes, str]:
     Raises:
         FormatError: one line naming the file, if it cannot be read.
     """
-    source = printable(str(Path(path)))
+    path = Path(path)
+    source = printable(str(path))
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(most + 1), source
     except (OSError, ValueError) as error:
         raise FormatError(f"{source}: cannot be read ({printable(str(error))})") from error

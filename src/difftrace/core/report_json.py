@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, Final
 
 from difftrace.core import strict_json
@@ -73,9 +73,16 @@ def report_document(report: Report) -> dict[str, Any]:
 
 def check_document(check: Checked) -> dict[str, Any]:
     """Return one entry of a report's checks."""
-    document = asdict(check)
+    document = {name: _plain(value) for name, value in vars(check).items()}
     document["class"] = document.pop("divergence_class")
     return document
+
+
+def _plain(value: Any) -> Any:
+    # What `dataclasses.asdict` does, which copies every value as well.
+    if is_dataclass(value):
+        return {name: _plain(one) for name, one in vars(value).items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _summary(report: Report) -> dict[str, Any]:
