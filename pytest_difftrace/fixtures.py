@@ -43,6 +43,7 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner | DeferredRunner:
             'difftrace: the llada fixture needs torch; run `pip install "pytest-difftrace[torch]"`', pytrace=False
         )
     from difftrace.core.errors import DiffTraceError
+    from pytest_difftrace.repetition import REPETITION
 
     session = request.config.stash[SESSION]
     try:
@@ -51,7 +52,8 @@ def llada(request: pytest.FixtureRequest) -> ModelRunner | DeferredRunner:
             notes(request.node).models.append(asked.model)
         loaded = _loaded(asked, session, worker_index(request.config))
         request.node.stash[LOADED] = loaded
-        return strategies.runner(loaded, session.settings)
+        repetition = request.node.stash.get(REPETITION, None)
+        return strategies.runner(loaded, session.settings, 1 if repetition is None else repetition.attempt)
     except (DiffTraceError, pytest.UsageError) as error:
         message = str(error)
     # Outside the handler, so that the failure stands alone and not below the error that it restates.

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from difftrace.verification import DeferredRunner, ModelRunner
 
 
-def runner(loaded: LoadedModel, settings: Settings) -> ModelRunner | DeferredRunner:
-    """Return what the llada fixture gives: in a session that scores canvases, one whose runs are deferred."""
+def runner(loaded: LoadedModel, settings: Settings, attempt: int = 1) -> ModelRunner | DeferredRunner:
+    """Return what the llada fixture gives: in a session that scores canvases, one whose runs are deferred.
+
+    In the second `attempt` of a recording each run is a second one of its seeding, for what a test runs anew is seeded
+    anew, so that a model that draws random numbers would repeat itself.
+    """
     from difftrace.verification import DeferredRunner, ModelRunner
 
     if settings.mode != "verify" or settings.strategy == "rerun" or _obstacle(settings) is not None:
-        return ModelRunner(loaded, settings.profile, across_ranks=True)
+        return ModelRunner(loaded, settings.profile, across_ranks=True, times=attempt)
     if settings.strategy == "forced":
         return DeferredRunner(loaded, settings.profile, across_ranks=True)
     return DeferredRunner(loaded, settings.profile, partial(_sampled, settings.sampling), across_ranks=True)

@@ -25,6 +25,10 @@ NOTHING = "pass"
 NOISY = """calls = []
     model.model.transformer.ff_out.register_forward_hook(
         lambda module, given, returned: (calls.append(1), returned + len(calls) * torch.arange(320.0))[1])"""
+# Dropout left on, which a run repeats under the same seed.
+DROPPING = """if not hasattr(model, "dropping"):
+        model.dropping = model.model.transformer.ff_out.register_forward_hook(
+            lambda module, given, returned: torch.nn.functional.dropout(returned, 0.1, True))"""
 # A layer whose results are no numbers.
 BROKEN = """model.model.transformer.blocks[1].ff_norm.register_forward_hook(
         lambda module, given, returned: returned * float("nan"))"""
@@ -87,6 +91,16 @@ def test_a_model_that_does_not_repeat_itself_is_told_with_its_module(golden, sui
     assert lines[1] == "  RUN_TO_RUN: the same canvas twice gives different results"
     assert lines[2].startswith("    first in model.transformer.ff_out (Linear)")
     assert len(lines) <= 12
+
+
+def test_a_model_that_draws_random_numbers_is_not_recorded(golden, suite, run_pytest, pytester, arguments):
+    path = pytester.path / "__difftrace__" / "test_x" / "test_a.json"
+    before = path.read_bytes()
+    suite(BODY.format(change=DROPPING))
+    result = run_pytest(*arguments, "--difftrace-record")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["difftrace: not recorded: two runs of this test differ*", "RUN_TO_RUN: *"])
+    assert path.read_bytes() == before
 
 
 def test_a_model_that_returns_nan_is_told_with_the_module_that_it_begins_in(golden, suite, run_pytest, arguments):

@@ -113,11 +113,17 @@ class PromptRunner(ABC, Generic[Result]):
 
 @dataclass(frozen=True)
 class ModelRunner(PromptRunner[Run]):
-    """Runs `loaded` and says, with every run, what ran, where, and what came out."""
+    """Runs `loaded` and says, with every run, what ran, where, and what came out.
+
+    A run is the last of `times` runs in one seeding. They are alike, unless the model draws random numbers itself (say,
+    because dropout was left on): by a second one a run that does not repeat itself differs from the first.
+    """
+
+    times: int = field(default=1, kw_only=True)
 
     def start(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments, logits: Method | None = None) -> Run:
         """Denoise a batch of ids [B, P] under their mask [B, P], None where nothing is hidden."""
-        run = self._run(ids, mask, arguments, logits, times=1)
+        run = self._run(ids, mask, arguments, logits, times=self.times)
         return replace(run, repeat=partial(self.again, ids, mask, arguments))
 
     def again(self, ids: Tensor, mask: Tensor | None, arguments: SamplerArguments) -> Run:
