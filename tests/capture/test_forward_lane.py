@@ -165,7 +165,46 @@ def test_a_commit_at_a_position_that_was_not_scored_is_noted(scorer: Any, canvas
         scorer(canvas("12____"))
         scorer(canvas("3_"), replace_position=torch.tensor([[0, 0, 1, 1, 0, 0]]))
     captured = rec.capture(canvas("123456"))
-    assert captured.notes == ("row 0: 2 commits at positions that the model was not asked about at their step",)
+    assert captured.evidences is None
+    why, where = captured.notes
+    assert why.startswith("no evidence was recorded: a step changed a position that the model had not been asked about")
+    assert where == "row 0: 2 commits at positions that the model was not asked about at their step"
+
+
+def test_a_loop_that_appends_tokens_has_to_say_so_where_there_is_no_mask(canvas: Canvas) -> None:
+    class Plain(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot((ids + 1) % 9, 9).float()
+
+    model, found = Plain(), {}
+    for engine in ("auto", "causal"):
+        with difftrace.record(model, engine=engine) as rec:
+            x = canvas("12")
+            for _ in range(3):
+                x = torch.cat((x, model(x)[:, -1:].argmax(-1)), dim=1)
+        found[engine] = rec
+    with pytest.raises(CaptureError, match=r"grew from 2 to 4 positions over 3 calls .* give engine='causal'"):
+        found["auto"].capture(x)
+    assert _events(found["causal"].capture(x)) == [(0, 2, 3), (1, 3, 4), (2, 4, 5)]
+
+
+def test_an_answer_of_a_causal_model_may_be_cut_short(canvas: Canvas) -> None:
+    class Plain(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot((ids + 1) % 9, 9).float()
+
+    model = Plain()
+    with difftrace.record(model, engine="causal") as rec:
+        x = canvas("12")
+        for _ in range(4):
+            x = torch.cat((x, model(x)[:, -1:].argmax(-1)), dim=1)
+    for output in (x, x[:, :5], x[:, 2:4], None):
+        captured = rec.capture(output)
+        assert captured.evidences is not None
+        [evidence] = captured.evidences
+        trajectory = captured.trajectories[0]
+        assert evidence.top_tokens.tolist() == trajectory.tokens.tolist()
+        evidence.check_fit(trajectory)
 
 
 def test_a_cache_of_unknown_length_is_refused_by_name(scorer: Any, canvas: Canvas) -> None:
@@ -212,7 +251,7 @@ def test_output_of_another_run_is_refused(scorer: Any, canvas: Canvas) -> None:
     shown = [canvas("12__"), canvas("12_4")]
     with pytest.raises(CaptureError, match="row 0 of the output is not what was recorded"):
         _record(scorer, shown, canvas("7734"))
-    with pytest.raises(CaptureError, match="call 0 of the model has 1 rows where the batch has 3"):
+    with pytest.raises(CaptureError, match="the output has 3 rows, but 1 were recorded"):
         _record(scorer, shown, canvas("1234", "1234", "1234"))
     with pytest.raises(CaptureError, match="a str, holds no token ids"):
         _record(scorer, shown, "text")

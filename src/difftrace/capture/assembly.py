@@ -14,7 +14,7 @@ from difftrace.capture.canvases import length_of, shown
 from difftrace.capture.captured import Captured
 from difftrace.capture.ends import prompt_end_of, returned_rows, without_prompt
 from difftrace.capture.evidence import Seen, evidences_of
-from difftrace.capture.plausible import refuse_unplaced
+from difftrace.capture.plausible import refuse_growth, refuse_unplaced
 from difftrace.capture.reading import Reading
 from difftrace.capture.rows import Row, row_of, trajectory_of
 from difftrace.capture.runs import RowRun, check_against_calls, run_of_commits, run_of_forwards, run_of_histories
@@ -25,6 +25,10 @@ from difftrace.core.evidence import Evidence
 from difftrace.core.trajectory import Trajectory
 
 _MANY: Final = 5
+_OTHER_ROWS: Final = "the output has {} rows, but {} were recorded"
+_NO_CANDIDATE: Final = (
+    "a step changed a position that the model had not been asked about as a mask, as loops do that mask again or edit"
+)
 
 
 def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None = None) -> Captured:
@@ -38,6 +42,8 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
     returned = returned_rows(output, reading.adapter)
     steps: list[int] = []
     histories = None if output is None else reading.adapter.canvases(output)
+    if returned is not None and played.calls and not played.commits and histories is None:
+        _refuse_more_rows(len(returned), played.calls)
     forwards, hidden = _forwards(played, reading, None if returned is None else len(returned))
     if played.commits:
         check_against_calls(played.commits, forwards, hidden)
@@ -46,9 +52,11 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
         runs = run_of_histories(histories)
     else:
         refuse_unplaced(played.calls)
+        if reading.mask_id is None and not reading.adapter.grows:
+            refuse_growth(played.calls)
         runs, steps = _run_of_calls(forwards, hidden, reading)
     if returned is not None and len(returned) != len(runs):
-        raise CaptureError(f"the output has {len(returned)} rows, but {len(runs)} were recorded")
+        raise CaptureError(_OTHER_ROWS.format(len(returned), len(runs)))
     masks = _masks(played, len(runs))
     end = prompt_end_of(runs, reading)
     first = forwards[0].offset if forwards and not (played.commits or histories) else 0
@@ -66,16 +74,23 @@ def assemble(played: Played, output: Any, reading: Reading, audit: Audit | None 
         for row, run in enumerate(runs)
     ]
     trajectories = tuple(trajectory_of(one, row, outside, masks[row], end) for row, one in enumerate(rows))
-    evidences = _evidences(played, reading, trajectories, steps)
+    evidences, why_none = _evidences(played, reading, trajectories, steps)
     return Captured(
         trajectories,
         tuple(one.unverified for one in rows),
         end,
         tuple(one.begin for one in rows),
         evidences,
-        _notes(rows, reading, output, played),
+        _notes(rows, reading, output, why_none),
         None if audit is None else _audited(audit, played, steps),
     )
+
+
+def _refuse_more_rows(returned: int, calls: Sequence[Call]) -> None:
+    """Check that the model was called with as many rows as the output has at least once."""
+    most = max(call.ids.shape[0] for call in calls)
+    if returned > most:
+        raise CaptureError(_OTHER_ROWS.format(returned, most))
 
 
 def _audited(audit: Audit, played: Played, steps: Sequence[int]) -> Audit:
@@ -88,21 +103,23 @@ def _audited(audit: Audit, played: Played, steps: Sequence[int]) -> Audit:
 
 def _evidences(
     played: Played, reading: Reading, trajectories: Sequence[Trajectory], steps: Sequence[int]
-) -> tuple[Evidence, ...] | None:
-    """Return the evidence of each row, None where the scores were not recorded, or not of these steps."""
+) -> tuple[tuple[Evidence, ...] | None, str | None]:
+    """Return the evidence of each row, None where the scores were not recorded, or not of these steps, and why that is
+    so where it was asked for."""
     calls = played.calls
     if played.commits:
         # Each told step decided on the call before it, or on what it was told with.
         steps = [commit.calls - 1 for commit in played.commits] if calls else range(len(played.commits))
         calls = calls or [Call(commit.before, 0, {}) for commit in played.commits]
         if any(commit.row is not None for commit in played.commits) or list(steps) != sorted({*steps}) or -1 in steps:
-            return None
+            return None, None
     if played.scores is None or not steps:
-        return None
+        return None, played.unscored
     guided = len(played.scores.rows) > len(trajectories)
     mask = None if reading.adapter.candidates == "next" else reading.mask_id
     seen = Seen(played.scores, calls, steps, mask, guided, reading.adapter.by_probability)
-    return evidences_of(seen, trajectories)
+    found = evidences_of(seen, trajectories)
+    return found, None if found is not None else _NO_CANDIDATE
 
 
 def _forwards(played: Played, reading: Reading, returned: int | None) -> tuple[list[Forward], list[bool]]:
@@ -140,8 +157,8 @@ def _masks(played: Played, rows: int) -> list[npt.NDArray[np.int64] | None]:
     return list(played.attention_mask[:rows])
 
 
-def _notes(rows: Sequence[Row], reading: Reading, output: Any, played: Played) -> tuple[str, ...]:
-    notes = [] if played.unscored is None else [f"no evidence was recorded: {played.unscored}"]
+def _notes(rows: Sequence[Row], reading: Reading, output: Any, why_none: str | None) -> tuple[str, ...]:
+    notes = [] if why_none is None else [f"no evidence was recorded: {why_none}"]
     for row, one in enumerate(rows):
         notes += one.notes
         if one.unverified:

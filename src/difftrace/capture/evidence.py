@@ -87,9 +87,10 @@ class _Candidates:
 
 def _candidates(seen: Seen, row: int, length: int) -> _Candidates:
     if seen.mask_id is None:
-        behind = [seen.calls[index].offset + seen.calls[index].ids.shape[1] for index in seen.steps]
-        steps = np.arange(len(seen.steps), dtype=np.int64)
-        return _Candidates(row, steps * length + np.array(behind), np.array(seen.steps, dtype=np.int64))
+        behind = np.array([seen.calls[index].offset + seen.calls[index].ids.shape[1] for index in seen.steps])
+        # What lies behind the end of an output that was cut short is on no canvas.
+        steps = np.flatnonzero(behind < length)
+        return _Candidates(row, steps * length + behind[steps], np.array(seen.steps, dtype=np.int64)[steps])
     widths = np.array([call.ids.shape[1] for call in seen.calls])
     begins = np.cumsum(widths) - widths
     found = np.flatnonzero(np.concatenate([call.ids[row] for call in seen.calls]) == seen.mask_id)

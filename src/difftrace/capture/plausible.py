@@ -8,6 +8,7 @@ remasking loops of tests/capture/loops, with hundreds of seeds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -47,6 +48,21 @@ def refuse_unplaced(calls: Sequence[Call]) -> None:
             )
         if width > widest:
             widest, at = width, index
+
+
+def refuse_growth(calls: Sequence[Call]) -> None:
+    """Check that calls of a loop without a mask, whose canvas is one from the start, show no more and more of it.
+
+    Raises:
+        CaptureError: they do: what a new position held before is not known, so that nothing would be seen to change.
+    """
+    ends = [call.offset + call.ids.shape[1] for call in calls]
+    if all(end > before for before, end in pairwise(ends)) and len(ends) > 1:
+        raise CaptureError(
+            f"the canvas grew from {ends[0]} to {ends[-1]} positions over {len(ends)} calls of the model, and without "
+            "a mask nothing says what a new position held before: give engine='causal' for a loop that appends tokens, "
+            "or mask_id= for one that fills masks in"
+        )
 
 
 def refuse_changed_prompt(events: Events, initial: Ints, end: int, mask_id: int, row: int) -> None:
