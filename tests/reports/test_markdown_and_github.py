@@ -51,6 +51,46 @@ def test_a_summary_of_good_checks_is_a_line() -> None:
     assert text == "## DiffTrace: 1 check, none failed\n\n1 verified\n"
 
 
+def recorded(test: str, status: str, **details: Any) -> Checked:
+    return replace(check(test, status, None), target=f"__difftrace__/t/{test}.json", **details)
+
+
+def test_a_summary_of_a_recording_tells_each_written_baseline_and_what_changed_in_it() -> None:
+    nothing: Any = {"divergence_class": None, "outcome": None, "first_divergence": None}
+    text = report_markdown(
+        report(
+            recorded("test_new", "new", **nothing),
+            recorded("test_same", "unchanged"),
+            recorded("test_env", "changed", **nothing | {"reason": "They | agree."}),
+            recorded("test_run", "changed", divergence_class="INPUT"),
+        )
+    )
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.split(" | ") for line in table[2:]] == [
+        ["| changed", code("t.py::test_env"), code("__difftrace__/t/test_env.json"), "–", "They &#124; agree&#46; |"],
+        [
+            "| changed", code("t.py::test_run"), code("__difftrace__/t/test_run.json"), "INPUT",
+            "step 3, position 17; 2 final tokens differ |",
+        ],
+        ["| new", code("t.py::test_new"), code("__difftrace__/t/test_new.json"), "–", "– |"],
+    ]  # fmt: skip
+
+
+def test_the_table_of_written_baselines_is_bounded_and_says_where_it_is_cut() -> None:
+    many = report(*(recorded(f"test_{index}", "new") for index in range(600)))
+    assert "| and 400 more | | | | |\n" in report_markdown(many)
+    assert report_markdown(many).count("\n| new |") == 200
+    for limit in (0, 10, 199, 300, 2000):
+        text = report_markdown(many, limit)
+        assert len(text.encode()) <= limit
+        assert not text or text.endswith(
+            "\nThe table of the baselines written is cut short here; the report file has them all.\n"
+        )
+    both = report(*many.checks, *(check(f"test_bad_{index}") for index in range(600)))
+    for limit in (0, 199, 200, 201, 2000, 100_000):
+        assert len(report_markdown(both, limit).encode()) <= limit
+
+
 def test_an_incomplete_run_says_so() -> None:
     text = report_markdown(report(check(), because=("a worker process crashed",)))
     assert "**The run is incomplete:** <code>a worker process crashed</code>" in text
