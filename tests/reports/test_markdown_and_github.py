@@ -63,6 +63,7 @@ def test_a_summary_of_a_recording_tells_each_written_baseline_and_what_changed_i
             recorded("test_same", "unchanged"),
             recorded("test_env", "changed", **nothing | {"reason": "They | agree."}),
             recorded("test_run", "changed", divergence_class="INPUT"),
+            recorded("test_sum", "changed", divergence_class="NUMERIC", first_divergence=None, reason="It is off."),
         )
     )
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -72,6 +73,7 @@ def test_a_summary_of_a_recording_tells_each_written_baseline_and_what_changed_i
             "| changed", code("t.py::test_run"), code("__difftrace__/t/test_run.json"), "INPUT",
             "step 3, position 17; 2 final tokens differ |",
         ],
+        ["| changed", code("t.py::test_sum"), code("__difftrace__/t/test_sum.json"), "NUMERIC", "It is off&#46; |"],
         ["| new", code("t.py::test_new"), code("__difftrace__/t/test_new.json"), "–", "– |"],
     ]  # fmt: skip
 
@@ -140,6 +142,27 @@ def test_annotations_are_at_the_check_and_one_line_each() -> None:
     assert line == (
         "::error file=sub%2Cdir/t.py,line=3,title=DiffTrace%3A NEAR_TIE::t.py::test_a%0Adifftrace: it differs"
     )
+
+
+def annotated(text: str) -> list[str]:
+    [line] = annotation_lines([check(text=text)], str)
+    return line.partition("::t.py::test_a")[2].split("%0A")[1:]
+
+
+def test_an_annotation_is_cut_between_sections_so_that_golden_and_observed_stay_together() -> None:
+    start = ["difftrace: it differs", *["  where"] * 4, "", *["reason"] * 8, "", "0 of 16 steps agreed before it"]
+    start += ["  golden    commits token 5", "  observed  commits token 6"]
+    rest = ["The rest is in the job's summary, or else in its log."]
+    canvas = ["", "the canvas before step 0:", "position  0", "canvas    1", "golden    2"]
+    assert annotated("\n".join(start)) == start
+    assert annotated("\n".join(start + canvas)) == [*start, "", *rest]
+    assert annotated("\n".join(["difftrace: it differs", *start[4:], *canvas])) == [
+        "difftrace: it differs",
+        *start[4:],
+        "",
+        *rest,
+    ]
+    assert annotated("\n".join(["one section"] * 60)) == [*["one section"] * 18, "", *rest]
 
 
 def test_at_most_eight_annotations_and_one_that_counts_the_others_leave_one_of_ten_to_the_action() -> None:

@@ -110,7 +110,8 @@ def _written_rows(written: list[Checked]) -> Iterator[str]:
     for check in written[:_MOST_ROWS]:
         file = _NOTHING if check.target is None else code(check.target)
         name = escaped(check.divergence_class or _NOTHING)
-        what = change(check) or escaped(printable(check.reason or _NOTHING))
+        where = change(check) if check.first_divergence is not None or check.reason is None else ""
+        what = where or escaped(printable(check.reason or _NOTHING))
         yield f"| {check.status} | {code(check.title)} | {file} | {name} | {what} |\n"
     if len(written) > _MOST_ROWS:
         yield f"| and {len(written) - _MOST_ROWS} more | | | | |\n"
