@@ -46,6 +46,17 @@ def test_a_summary_counts_tabulates_and_folds_the_canvas() -> None:
     assert "test&#95;b" not in text
 
 
+def test_a_summary_tells_class_and_place_of_a_check_that_is_not_reproducible() -> None:
+    text = report_markdown(
+        report(
+            replace(check("test_a", "not reproducible", None), divergence_class="RUN_TO_RUN"),
+            check("test_b", "error", None),
+        )
+    )
+    assert "| not reproducible&#44; RUN&#95;TO&#95;RUN | step 3, position 17; 2 final tokens differ |" in text
+    assert "| error | step 3" in text
+
+
 def test_a_summary_of_good_checks_is_a_line() -> None:
     text = report_markdown(report(check("test_b", "verified", None)), advice="difftrace accept .difftrace")
     assert text == "## DiffTrace: 1 check, none failed\n\n1 verified\n"

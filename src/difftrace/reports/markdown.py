@@ -100,6 +100,8 @@ def _rows(bad: list[Checked]) -> Iterator[str]:
     yield "\n| check | class | first difference |\n| --- | --- | --- |\n"
     for check in bad[:_MOST_ROWS]:
         name = class_title(check) if check.status == "diverged" else check.status
+        if check.status == "not reproducible" and check.divergence_class is not None:
+            name = f"{name}, {check.divergence_class}"
         yield f"| {code(check.title)} | {escaped(name)} | {change(check) or _NOTHING} |\n"
     if len(bad) > _MOST_ROWS:
         yield f"| and {len(bad) - _MOST_ROWS} more | | |\n"
