@@ -36,12 +36,12 @@ def report(*checks: Checked, because: tuple[str, ...] = ()) -> Report:
 
 
 def test_a_summary_counts_tabulates_and_folds_the_canvas() -> None:
-    text = report_markdown(report(check(), check("test_b", "verified", None)), advice="difftrace accept .difftrace")
+    text = report_markdown(report(check(), check("test_b", "verified", None)), advice="difftrace accept FOLDER")
     assert text.startswith(
         "## DiffTrace: 1 of 2 checks failed\n\n1 diverged, 1 verified<br>\nby class: 1 NEAR&#95;TIE\n"
     )
     assert "| NEAR&#95;TIE | step 3, position 17; 2 final tokens differ |" in text
-    assert "```text\ndifftrace accept .difftrace\n```" in text
+    assert "unpack it to FOLDER and, in a checkout:\n\n```text\ndifftrace accept FOLDER\n```" in text
     assert text.count("<details>") == text.count("</details>") == 1
     assert "test&#95;b" not in text
 
@@ -58,7 +58,7 @@ def test_a_summary_tells_class_and_place_of_a_check_that_is_not_reproducible() -
 
 
 def test_a_summary_of_good_checks_is_a_line() -> None:
-    text = report_markdown(report(check("test_b", "verified", None)), advice="difftrace accept .difftrace")
+    text = report_markdown(report(check("test_b", "verified", None)), advice="difftrace accept FOLDER")
     assert text == "## DiffTrace: 1 check, none failed\n\n1 verified\n"
 
 

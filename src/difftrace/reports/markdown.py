@@ -16,6 +16,11 @@ LIMIT: Final = 1 << 20
 
 _MOST_ROWS: Final = 200
 _ROOM_FOR_NOTES: Final = 200
+# Who reads a summary has not the machine that the command's folder was on.
+_ACCEPTING: Final = (
+    "To accept the new runs where they are right, download the artifact of the results folder, unpack it to FOLDER and,"
+    " in a checkout:"
+)
 _NOTHING: Final = "–"
 
 
@@ -23,7 +28,7 @@ def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = Non
     """Return counts, tables of the failed checks and of the baselines written, and each failure's text, folded.
 
     At most `limit` bytes of UTF-8; what does not fit is left out, with a note, and where that does not fit either,
-    there is no text. `advice` is a command to accept the new runs.
+    there is no text. `advice` is a command to accept the new runs, with FOLDER for where they are.
     """
     bad = [check for check in report.checks if not check.good and check.status != "skipped"]
     written = [check for status in ("changed", "new") for check in report.checks if check.status == status]
@@ -35,7 +40,7 @@ def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = Non
     if bad:
         shown = shown and parts.add_all(_rows(bad))
         if advice is not None:
-            shown = shown and parts.add(f"\nTo accept the new runs where they are right:\n\n{fenced(advice)}\n")
+            shown = shown and parts.add(f"\n{_ACCEPTING}\n\n{fenced(advice)}\n")
     if written and not (shown and parts.add_all(_written_rows(written))):
         notes.append("The table of the baselines written is cut short here; the report file has them all.\n")
     if bad:
