@@ -124,6 +124,15 @@ def test_the_entry_of_a_check_that_is_not_reproducible_tells_how_its_two_runs_di
         assert check.baseline.digest is not None
 
 
+def test_a_check_that_diverges_in_a_test_expected_to_fail_is_told_as_diverged(suite, reported):
+    body = "{}\ndef test_a(difftrace): difftrace.check(traj({}))\n"
+    suite(body.format("", 3))
+    reported("--difftrace-record")
+    suite(body.format("@pytest.mark.xfail", 4))
+    report = reported("--difftrace-verify")
+    assert (report.tests[0].outcome, statuses(report)) == ("skipped", ["diverged"])
+
+
 def test_every_way_a_check_can_end_is_told(suite, reported, baselines, pytester):
     suite(
         """
