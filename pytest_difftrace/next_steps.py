@@ -51,8 +51,10 @@ def step_lines(config: pytest.Config) -> list[str]:
     return lines
 
 
-def accept_command(config: pytest.Config) -> str | None:
+def accept_command(config: pytest.Config, folder: str | None = None) -> str | None:
     """Return the command that accepts the received runs; None where there are none to accept.
+
+    `folder` is where they will be by then, by default the results folder.
 
     It names those without baseline where there are no others: they ran once, and recording them is the better way.
     """
@@ -65,7 +67,7 @@ def accept_command(config: pytest.Config) -> str | None:
     if session.results is None or not statuses:
         return None
     new = ["--new"] if statuses == {"without baseline"} else []
-    return command_line(["difftrace", "accept", relative(session.results, config), *new])
+    return command_line(["difftrace", "accept", folder or relative(session.results, config), *new])
 
 
 def _see(check: dict[str, Any], config: pytest.Config) -> str | None:

@@ -78,7 +78,7 @@ def _append_summary(report: Report, config: pytest.Config) -> str | None:
     path = Path(name)
     try:
         room = LIMIT - (path.stat().st_size if path.exists() else 0)
-        text = report_markdown(report, room, accept_command(config))
+        text = report_markdown(report, room, accept_command(config, "FOLDER"))
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

@@ -5,9 +5,11 @@ This module is registered as a plugin in record mode alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from inspect import signature
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
 from pytest_difftrace import messages, ranks
 from pytest_difftrace.checks import Check, loses_budget, loses_probes, to_record, verdict_on, written
-from pytest_difftrace.entries import entry_of
+from pytest_difftrace.entries import Parting, entry_of
 from pytest_difftrace.junit import note_properties
 from pytest_difftrace.options import Settings
 from pytest_difftrace.repetition import REPETITION, Repetition, can_be_repeated
@@ -134,13 +136,27 @@ def _start_again(item: pytest.Item, repetition: Repetition) -> None:
 
 
 def _entries(
-    item: pytest.Item, repetition: Repetition, names: Iterable[str | None], status: Status, text: str | None = None
+    item: pytest.Item,
+    repetition: Repetition,
+    names: Iterable[str | None],
+    status: Status,
+    text: str | None = None,
+    partings: Mapping[str | None, Parting] = MappingProxyType({}),
 ) -> list[Entry]:
     """Return what became of checks, in the order of the test."""
     settings = item.config.stash[SESSION].settings
     named = set(names)
     entries = [
-        entry_of(item, check.observation, status, settings, repetition.seconds.get(name, 0.0), check=check, text=text)
+        entry_of(
+            item,
+            check.observation,
+            status,
+            settings,
+            repetition.seconds.get(name, 0.0),
+            check=check,
+            parting=partings.get(name),
+            text=text,
+        )
         for name, check in repetition.first.items()
         if name in named
     ]
@@ -182,10 +198,14 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
         pytest.fail(text, pytrace=False)
     settings = item.config.stash[SESSION].settings
     found = {name: _two_runs(repetition, name) for name in repetition.first}
-    parted = [name for name in found if not _reproduces(repetition, name, found[name], settings)]
+    parted = {
+        name: _parting(repetition, name, found[name])
+        for name in found
+        if not _reproduces(repetition, name, found[name], settings)
+    }
     if parted:
-        text = _parting(repetition, parted[0], found[parted[0]])
-        noted.entries += told(parted, "not reproducible", text)
+        text = _parting_text(repetition, *next(iter(parted.items())))
+        noted.entries += told(parted, "not reproducible", text, parted)
         noted.entries += told(repetition.pending.difference(parted), "not recorded (test failed)")
         pytest.fail(text, pytrace=False)
     names = [name for name in repetition.first if name in repetition.pending]
@@ -235,15 +255,24 @@ def _reproduces(repetition: Repetition, name: str | None, found: Classification,
     return same and verdict_on(found, settings).passes
 
 
-def _parting(repetition: Repetition, name: str | None, found: Classification) -> str:
-    """Return the text for a check that the second run saw end differently."""
-    first, second = repetition.first[name].observation, repetition.second[name]
-    finding = run_to_run_finding(first.run, second.run)
+def _parting(repetition: Repetition, name: str | None, found: Classification) -> Parting:
+    """Return how a check's two runs differ, which is by themselves if nothing that they were given does."""
+    first, second = repetition.first[name].observation.run, repetition.second[name].run
+    finding = run_to_run_finding(first, second)
     if isinstance(finding, Finding):
-        reasons = [f"{finding.divergence_class}: {finding.reason}"]
+        found = replace(found, **vars(finding))
+    return Parting(first, second, found, divergence_of(first, second, found))
+
+
+def _parting_text(repetition: Repetition, name: str | None, parting: Parting) -> str:
+    """Return the text for a check that the second run saw end differently."""
+    found = parting.classification
+    if found.divergence_class == "RUN_TO_RUN":
+        reasons = [f"{found.divergence_class}: {found.reason}"]
     else:
         reasons = [] if found.divergence_class is None else reason_lines(found)
-    return messages.not_reproducible(first, second, divergence_of(first.run, second.run, found), reasons)
+    first, second = repetition.first[name].observation, repetition.second[name]
+    return messages.not_reproducible(first, second, parting.divergence, reasons)
 
 
 def _write(check: Check, config: pytest.Config) -> str | None:

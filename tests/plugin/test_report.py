@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from difftrace.core.checked import ReportedOutcome
 from difftrace.core.report import Report, load
 
 FULL = os.environ.get("DIFFTRACE_TEST_FULL") == "1"
@@ -103,6 +104,33 @@ def test_recording_tells_each_check_once_although_its_test_runs_twice(suite, rep
     assert statuses(report) == ["changed"] * 4 + ["not reproducible"]
     assert report.runs[0].scope == "changed"
     assert "two runs of this test differ" in (report.checks[-1].text or "")
+
+
+def test_the_entry_of_a_check_that_is_not_reproducible_tells_how_its_two_runs_differ(suite, reported):
+    body = "runs = []\ndef test_a(difftrace):\n  runs.append(1)\n  difftrace.check(traj({}))\n"
+    suite(body.format("5, 3"))
+    assert statuses(reported("--difftrace-record")) == ["new"]
+    for arguments in ((), ("-n", "1")):
+        suite(body.format("9, len(runs)"))
+        [check] = reported("--difftrace-record", *arguments).checks
+        assert (check.status, check.divergence_class, check.judgement) == ("not reproducible", "RUN_TO_RUN", None)
+        assert "does not repeat itself" in (check.reason or "")
+        assert check.reason in (check.text or "").replace("\n", " ")
+        assert check.outcome == ReportedOutcome("TEXT", 1, 1, None)
+        first = check.first_divergence
+        assert first is not None
+        assert (first.step, first.position, first.golden, first.observed) == (1, 3, 1, 2)
+        assert check.baseline is not None
+        assert check.baseline.digest is not None
+
+
+def test_a_check_that_diverges_in_a_test_expected_to_fail_is_told_as_diverged(suite, reported):
+    body = "{}\ndef test_a(difftrace): difftrace.check(traj({}))\n"
+    suite(body.format("", 3))
+    reported("--difftrace-record")
+    suite(body.format("@pytest.mark.xfail", 4))
+    report = reported("--difftrace-verify")
+    assert (report.tests[0].outcome, statuses(report)) == ("skipped", ["diverged"])
 
 
 def test_every_way_a_check_can_end_is_told(suite, reported, baselines, pytester):

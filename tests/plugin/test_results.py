@@ -208,7 +208,9 @@ def test_github_gets_an_annotation_at_the_check_and_a_summary(diverging, run_pyt
     assert text.startswith("## DiffTrace: 1 of 1 check failed")
     assert "<details>" in text
     assert "the canvas before step 0" in text
-    assert "difftrace accept .difftrace" in text
+    assert "download the artifact of the results folder, unpack it to FOLDER" in text
+    assert "```text\ndifftrace accept FOLDER\n```" in text
+    assert "difftrace: to accept: difftrace accept .difftrace" in lines
 
 
 def test_github_gets_no_second_annotation_beside_the_plugin_for_that(diverging, run_pytest, pytester, github):

@@ -111,6 +111,9 @@ class ReceivedFile:
 class Checked:
     """One check and what became of it.
 
+    What is said of two runs is of the baseline's and the observed one; of a check that is not reproducible it is of the
+    two runs of its recording, of which the first counts as golden.
+
     Attributes:
         nodeid: the test as pytest names it; a command line that is given it runs the test.
         module: file of the test, seen from the root folder, with forward slashes.

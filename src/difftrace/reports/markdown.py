@@ -7,6 +7,7 @@ from typing import Final
 
 from difftrace.core.checked import Checked
 from difftrace.core.report import Report
+from difftrace.core.text import printable
 from difftrace.reports.acceptance import change, class_title
 from difftrace.reports.markdown_text import code, escaped, fenced
 
@@ -14,29 +15,42 @@ LIMIT: Final = 1 << 20
 """What GitHub takes of one step's summary, in bytes."""
 
 _MOST_ROWS: Final = 200
-_ROOM_FOR_NOTE: Final = 200
+_ROOM_FOR_NOTES: Final = 200
+# Who reads a summary has not the machine that the command's folder was on.
+_ACCEPTING: Final = (
+    "To accept the new runs where they are right, download the artifact of the results folder, unpack it to FOLDER and,"
+    " in a checkout:"
+)
+_NOTHING: Final = "–"
 
 
 def report_markdown(report: Report, limit: int = LIMIT, advice: str | None = None) -> str:
-    """Return counts, a table of the failed checks, and for each its text with the canvas, folded.
+    """Return counts, tables of the failed checks and of the baselines written, and each failure's text, folded.
 
     At most `limit` bytes of UTF-8; what does not fit is left out, with a note, and where that does not fit either,
-    there is no text. `advice` is a command to accept the new runs.
+    there is no text. `advice` is a command to accept the new runs, with FOLDER for where they are.
     """
     bad = [check for check in report.checks if not check.good and check.status != "skipped"]
-    parts = _Parts(max(limit - _ROOM_FOR_NOTE, 0))
+    written = [check for status in ("changed", "new") for check in report.checks if check.status == status]
+    parts = _Parts(max(limit - _ROOM_FOR_NOTES, 0))
     shown = parts.add(f"## DiffTrace: {_headline(report, bad)}\n\n{_counts(report)}\n") and parts.add_all(
         _states(report)
     )
+    notes = []
     if bad:
         shown = shown and parts.add_all(_rows(bad))
         if advice is not None:
-            shown = shown and parts.add(f"\nTo accept the new runs where they are right:\n\n{fenced(advice)}\n")
+            shown = shown and parts.add(f"\n{_ACCEPTING}\n\n{fenced(advice)}\n")
+    if written and not (shown and parts.add_all(_written_rows(written))):
+        notes.append("The table of the baselines written is cut short here; the report file has them all.\n")
+    if bad:
         left = sum(not parts.add(_details(check)) for check in bad if check.text) if shown else len(bad)
         if left:
-            told = f"{parts.text}\n{left} more failed checks are left out here; the report file has them.\n"
-            # Cut, it could end within a character or an element: where not even this fits, nothing is said.
-            return told if len(told.encode()) <= limit else ""
+            notes.append(f"{left} more failed checks are left out here; the report file has them.\n")
+    if notes:
+        told = "\n".join([parts.text, *notes])
+        # Cut, it could end within a character or an element: where not even this fits, nothing is said.
+        return told if len(told.encode()) <= limit else ""
     return parts.text
 
 
@@ -91,9 +105,23 @@ def _rows(bad: list[Checked]) -> Iterator[str]:
     yield "\n| check | class | first difference |\n| --- | --- | --- |\n"
     for check in bad[:_MOST_ROWS]:
         name = class_title(check) if check.status == "diverged" else check.status
-        yield f"| {code(check.title)} | {escaped(name)} | {change(check) or '–'} |\n"
+        if check.status == "not reproducible" and check.divergence_class is not None:
+            name = f"{name}, {check.divergence_class}"
+        yield f"| {code(check.title)} | {escaped(name)} | {change(check) or _NOTHING} |\n"
     if len(bad) > _MOST_ROWS:
         yield f"| and {len(bad) - _MOST_ROWS} more | | |\n"
+
+
+def _written_rows(written: list[Checked]) -> Iterator[str]:
+    yield "\n| recorded | check | file | class | first difference |\n| --- | --- | --- | --- | --- |\n"
+    for check in written[:_MOST_ROWS]:
+        file = _NOTHING if check.target is None else code(check.target)
+        name = escaped(check.divergence_class or _NOTHING)
+        where = change(check) if check.first_divergence is not None or check.reason is None else ""
+        what = where or escaped(printable(check.reason or _NOTHING))
+        yield f"| {check.status} | {code(check.title)} | {file} | {name} | {what} |\n"
+    if len(written) > _MOST_ROWS:
+        yield f"| and {len(written) - _MOST_ROWS} more | | | | |\n"
 
 
 def _details(check: Checked) -> str:
