@@ -34,9 +34,10 @@ def test_numbers_of_numpy_are_numbers(scorer: Any, canvas: Canvas) -> None:
 
 
 @pytest.mark.parametrize("value", ["no", 0, 1])
-def test_whether_a_loop_rewrites_is_true_or_false(scorer: Any, value: Any) -> None:
-    with pytest.raises(CaptureError, match=r"rewrites=.*: it must be True, False or None"):
-        difftrace.record(scorer, rewrites=value)
+@pytest.mark.parametrize("name", ["rewrites", "audit", "across_ranks"])
+def test_what_is_true_or_false_is_nothing_else(scorer: Any, name: str, value: Any) -> None:
+    with pytest.raises(CaptureError, match=rf"{name}=.*: it must be True, False or None"):
+        difftrace.record(scorer, **{name: value})
 
 
 @pytest.mark.parametrize(

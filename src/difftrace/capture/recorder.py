@@ -74,6 +74,8 @@ def record(
         raise CaptureError(f"keep must be decisions or evidence, not {keep!r}")
     given, prompt = whole_number(mask_id, "mask_id"), whole_number(prompt_length, "prompt_length")
     changes, named = truth_value(rewrites, "rewrites"), scalars(arguments)
+    for value, name in ((audit, "audit"), (across_ranks, "across_ranks")):
+        truth_value(value, name)
     subject = Subject.of(model)
     adapter = adapter_for(subject.target, engine)
     mask = adapter.mask_id(subject.target) if given is None else given

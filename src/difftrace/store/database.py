@@ -233,6 +233,8 @@ class Database:
             if "locked" in reason or "locking protocol" in reason:
                 raise self.busy_error() from error
             advice = next((text for signs, text in _ADVICE if any(sign in reason for sign in signs)), None)
+            if self.read_only and "readonly" in reason:
+                advice = "it was opened with read_only=True"
             raise StoreError(f"{where}: {printable(reason)}" + (f"; {advice}" if advice is not None else "")) from error
 
 
