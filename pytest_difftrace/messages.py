@@ -11,6 +11,7 @@ import pytest
 from difftrace.core.classification import Classification
 from difftrace.core.comparison import Divergence
 from difftrace.core.recording import TestId
+from difftrace.core.run_rules import non_finite_step
 from difftrace.core.text import printable
 from difftrace.reports.audit import audit_lines
 from difftrace.reports.failure import divergence_text
@@ -78,7 +79,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
         subject=_subject(check, check.classification, settings),
         where=where,
         reasons=_reasons(check, check.classification, settings),
-        advice=[*_audited(observation), *_advice(check.classification, command)],
+        advice=[*_audited(observation), *_advice(check, check.classification, command)],
     )
 
 
@@ -122,7 +123,12 @@ def _audited(observation: Observation) -> list[str]:
     return ["What the loop drew and selected:", *(f"  {line}" for line in lines[:_AUDIT_LINES]), *more, ""]
 
 
-def _advice(found: Classification, command: str) -> list[str]:
+def _advice(check: Check, found: Classification, command: str) -> list[str]:
+    if non_finite_step(check.observation.run) is not None:
+        return [
+            "Recording is refused where the model returns NaN or infinite logits. --difftrace-bisect names the module",
+            "that makes them.",
+        ]
     if found.divergence_class == "RUN_TO_RUN":
         return [
             "Recording would not help: the next run is another one. --difftrace-bisect names the module it starts in."
@@ -159,6 +165,18 @@ def not_reproducible(
 def cannot_be_repeated(line: str, reason: str, advice: str) -> str:
     """Return the text for a test that recording cannot run twice."""
     return _lines(f"not recorded: {reason}", [f"  at {line}"], [advice])
+
+
+def not_finite(observation: Observation, step: int) -> str:
+    """Return the text for a run whose logits are not finite at `step`."""
+    return _lines(
+        f"not recorded: the model returned NaN or infinite logits, first at step {step}",
+        [_line(observation)],
+        [
+            "What is chosen by such numbers is no golden run. A failing check with --difftrace-bisect names the module",
+            "that makes the first of them.",
+        ],
+    )
 
 
 def _other_test(observation: Observation, owner: TestId, where: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from difftrace.core.checked import Status
 from difftrace.core.classes import Finding
 from difftrace.core.classification import Classification, classify, divergence_of
 from difftrace.core.errors import DiffTraceError
-from difftrace.core.run_rules import run_to_run_finding
+from difftrace.core.run_rules import non_finite_step, run_to_run_finding
 from difftrace.core.side_logits import put_beside, remove_beside
 from difftrace.core.text import printable
 from difftrace.reports.verdict import reason_lines
@@ -196,6 +196,14 @@ def _conclude(item: pytest.Item, repetition: Repetition) -> None:
     if text is not None:
         noted.entries += told(repetition.pending, "not recorded (cannot be repeated)", text)
         pytest.fail(text, pytrace=False)
+    for name in [name for name in repetition.first if name in repetition.pending]:
+        observation = repetition.first[name].observation
+        step = non_finite_step(observation.run)
+        if step is not None:
+            text = messages.not_finite(observation, step)
+            noted.entries += told([name], "not recorded (not finite)", text)
+            noted.entries += told(repetition.pending.difference([name]), "not recorded (test failed)")
+            pytest.fail(text, pytrace=False)
     settings = item.config.stash[SESSION].settings
     found = {name: _two_runs(repetition, name) for name in repetition.first}
     parted = {

@@ -20,6 +20,7 @@ Status = Literal[
     "not recorded (test failed)",
     "not recorded (test skipped)",
     "not recorded (cannot be repeated)",
+    "not recorded (not finite)",
     "not recorded (could not be written)",
     "error",
 ]

@@ -28,7 +28,8 @@ class Recorded:
     Attributes:
         status: "new" and "changed": it was written. "unchanged": there is one that the run agrees with. "differs":
             there is one that it does not agree with, and it stayed. "not reproducible": a second run was another, and
-            nothing was written. "refused": the file that is there must not be overwritten. "could not run".
+            nothing was written. "refused": the file that is there must not be overwritten, or the run's
+            logits are not finite. "could not run".
         golden: the baseline that was there.
         observed: the run.
         repeated: the second run, where that is the one that differs.

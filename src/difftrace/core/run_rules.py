@@ -57,6 +57,22 @@ def _habit(trajectory: Trajectory, evidence: Evidence, steps: int) -> int | None
     return None if np.isnan(evidence.top_scores[trajectory.steps < steps]).any() else per_candidate
 
 
+def non_finite_step(run: Baseline) -> int | None:
+    """Return the first step at which a run's model returned NaN or infinite logits, of any of its sequences.
+
+    None where it did not, where it always does at every candidate (-inf for ids that pad its vocabulary), and without
+    evidence.
+    """
+    found = (_first_non_finite(record.trajectory, record.evidence) for record in run.sequences if record.evidence)
+    return min((step for step in found if step is not None), default=None)
+
+
+def _first_non_finite(trajectory: Trajectory, evidence: Evidence) -> int | None:
+    if not evidence.num_steps or _habit(trajectory, evidence, evidence.num_steps) is not None:
+        return None
+    return int((evidence.non_finite > 0).argmax())
+
+
 def run_to_run_finding(observed: Baseline, repeated: Baseline) -> Finding | str | None:
     """Return what differs between a run and its repetition, or None.
 

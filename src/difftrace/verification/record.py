@@ -18,6 +18,7 @@ from difftrace.core.prompt_recording import Recorded, Scope, Status
 from difftrace.core.prompts import Prompt
 from difftrace.core.recording import Baseline
 from difftrace.core.rerecording import loses_budget, loses_probes, with_kept
+from difftrace.core.run_rules import non_finite_step
 from difftrace.core.test_id import TestId
 from difftrace.core.text import printable
 from difftrace.models import LoadedModel
@@ -168,6 +169,10 @@ def _recorded(
     repetition = classify(first, second)
     if not (first.same_decisions(second) and _passes(repetition)):
         return Recorded("not reproducible", golden, first, second, repetition)
+    step = non_finite_step(first)
+    if step is not None:
+        problem = f"the model returned NaN or infinite logits, first at step {step}: such a run is no golden one"
+        return Recorded("refused", golden, first, problem=problem)
     existed = os.path.lexists(path)
     if golden is not None and scope == "missing":
         return Recorded("differs", golden, first, classification=classify(golden, first, repeated=second))
