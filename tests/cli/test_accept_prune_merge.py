@@ -314,6 +314,23 @@ def test_a_module_outside_or_gone_is_refused(difftrace: Command, project: Projec
     assert "--rootdir" in err
 
 
+def test_a_baseline_of_a_newer_version_is_not_overwritten(difftrace: Command, project: Project) -> None:
+    target, _ = project.check(status="diverged", divergence_class=None)
+    other, _ = project.check(test="test_b")
+    target.write_bytes(target.read_bytes().replace(b'"version": "', b'"version": "9', 1))
+    check = project.checks[0]
+    newer = BaselineFile(check.target, True, None, sha256(target))
+    project.checks[0] = replace(check, status="unreadable", baseline=newer)
+    before = (target.read_bytes(), other.read_bytes())
+    status, out, _ = difftrace("accept", project.write(), "--yes")
+    assert status == 1
+    told = " ".join(line.strip() for line in out.splitlines())
+    assert "refused: tests/test_sum.py::test_sum" in told
+    assert "written by a newer pytest-difftrace" in told
+    assert "so update it; until then its baseline is not overwritten" in told
+    assert (target.read_bytes(), other.read_bytes()) == before
+
+
 def test_a_run_that_does_not_repeat_itself_is_left(difftrace: Command, project: Project) -> None:
     target, _ = project.check(divergence_class="RUN_TO_RUN")
     status, out, _ = difftrace("accept", project.write(), "--yes")
