@@ -502,6 +502,27 @@ def test_shards_become_one_report_with_their_received_runs(difftrace: Command, t
 
 
 @pytest.mark.parametrize(
+    ("reports", "output", "expected"),
+    [
+        (("root/one", "root/two"), "root/report.json", "."),
+        (("root/one", "root/two"), "root/merged/all/report.json", "../.."),
+        (("root/one", "other/two"), "root/merged/report.json", None),
+        (("root/one", "root/two"), "elsewhere/report.json", None),
+    ],
+)
+def test_the_root_folder_of_all_shards_is_that_of_the_merged_report(
+    difftrace: Command, tmp_path: Path, reports: tuple[str, ...], output: str, expected: str | None
+) -> None:
+    project = Project(tmp_path / "root")
+    project.check()
+    for name in reports:
+        shutil.copytree(project.write(), tmp_path / name)
+    merged = tmp_path / output
+    assert difftrace("merge", *(tmp_path / name for name in reports), "-o", merged)[0] == 0
+    assert load_report(merged).rootdir == expected
+
+
+@pytest.mark.parametrize(
     ("covers", "told"),
     [
         ((".",), "all tests"),

@@ -16,7 +16,7 @@ from difftrace.core.file_format import read_file
 from difftrace.core.limits import MAX_REPORT_BYTES
 from difftrace.core.report import Report
 from difftrace.core.report import load as load_report
-from difftrace.core.report_files import REPORT
+from difftrace.core.report_files import REPORT, has_module
 from difftrace.core.report_json import FORMAT
 from difftrace.core.text import printable
 from difftrace.reports.explorer import Entry, explorer_page
@@ -34,8 +34,13 @@ from difftrace.reports.explorer.sources import baseline_entry, report_entries, r
     help="The page to write; one that is there is replaced.",
 )
 @click.option("--title", help="What the page is called.")
+@click.option(
+    "--rootdir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root folder of the tests; without it where the report says, else the current folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a line.")
-def command(paths: tuple[Path, ...], output: Path, title: str | None, as_json: bool) -> None:
+def command(paths: tuple[Path, ...], output: Path, title: str | None, rootdir: Path | None, as_json: bool) -> None:
     """Write an HTML page of checks and their trajectories. Needs no torch and no model.
 
     PATHS are report files (`pytest --difftrace-report`), results folders with one, baselines, received runs, or folders
@@ -55,7 +60,7 @@ def command(paths: tuple[Path, ...], output: Path, title: str | None, as_json: b
         raise click.UsageError(f"{output} is one of the files to show; write the page to another")
     reports, files = _sorted_out(paths)
     facts = [fact for _, report in reports for fact in report_facts(report)]
-    entries = [*_entries(reports), *(_baseline(file, named=file in paths) for file in files)]
+    entries = [*_entries(reports, rootdir), *(_baseline(file, named=file in paths) for file in files)]
     page = explorer_page(title or _title(reports, entries), facts, entries).encode()
     write_atomically(output, page)
     if as_json:
@@ -89,10 +94,18 @@ def _is_report(file: Path) -> bool:
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
-def _entries(reports: Sequence[tuple[Path, Report]]) -> Iterator[Entry]:
+def _entries(reports: Sequence[tuple[Path, Report]], rootdir: Path | None) -> Iterator[Entry]:
     for file, report in reports:
-        folders = (None if one is None else file.parent / one for one in (report.rootdir, report.results))
-        yield from report_entries(report, *folders)
+        results = None if report.results is None else file.parent / report.results
+        yield from report_entries(report, rootdir or _rootdir(file, report), results)
+
+
+def _rootdir(file: Path, report: Report) -> Path | None:
+    """Return the root folder that the report names, unless its tests are not there but in the current folder."""
+    named = None if report.rootdir is None else file.parent / report.rootdir
+    modules = {check.module for check in report.checks}
+    folders = [folder for folder in (named, Path()) if folder is not None]
+    return next((folder for folder in folders if all(has_module(folder, one) for one in modules)), named)
 
 
 def _baseline(file: Path, *, named: bool) -> Entry:
