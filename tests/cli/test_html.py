@@ -207,6 +207,20 @@ def test_the_page_never_takes_the_place_of_what_it_shows(difftrace, results):
     assert report.read_bytes() == before
 
 
+def test_a_page_takes_the_place_of_pages_and_empty_files_alone(difftrace, results, tmp_path):
+    page, notes = tmp_path / "page.html", tmp_path / "notes.html"
+    page.touch()
+    for title in ("First", "Second"):
+        assert difftrace("html", results, "-o", page, "--title", title)[0] == 0
+        assert f"<title>{title}</title>" in page.read_text(encoding="utf-8")
+    mine = "<!doctype html>\n<title>Mine</title>\n"
+    notes.write_text(mine, encoding="utf-8")
+    code, _, error = difftrace("html", results, "-o", notes)
+    assert code == 2
+    assert "is there and no page of difftrace html: delete it, or write the page to another file" in error
+    assert notes.read_text(encoding="utf-8") == mine
+
+
 def test_writing_a_page_imports_neither_torch_nor_transformers(results, tmp_path):
     program = (
         "import sys\nfrom difftrace import cli\n"

@@ -19,7 +19,7 @@ from difftrace.core.report import load as load_report
 from difftrace.core.report_files import REPORT, has_module
 from difftrace.core.report_json import FORMAT
 from difftrace.core.text import printable
-from difftrace.reports.explorer import Entry, explorer_page
+from difftrace.reports.explorer import Entry, explorer_page, is_explorer_page
 from difftrace.reports.explorer.sources import baseline_entry, report_entries, report_facts, unreadable_entry
 
 
@@ -31,7 +31,7 @@ from difftrace.reports.explorer.sources import baseline_entry, report_entries, r
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The page to write; one that is there is replaced.",
+    help="The page to write; an earlier page is replaced, any other file is not.",
 )
 @click.option("--title", help="What the page is called.")
 @click.option(
@@ -58,6 +58,7 @@ def command(paths: tuple[Path, ...], output: Path, title: str | None, rootdir: P
     """
     if any(path.is_file() and output.exists() and path.samefile(output) for path in paths):
         raise click.UsageError(f"{output} is one of the files to show; write the page to another")
+    _check_replaceable(output)
     reports, files = _sorted_out(paths)
     facts = [fact for _, report in reports for fact in report_facts(report)]
     entries = [*_entries(reports, rootdir), *(_baseline(file, named=file in paths) for file in files)]
@@ -68,6 +69,20 @@ def command(paths: tuple[Path, ...], output: Path, title: str | None, rootdir: P
     else:
         count = f"{len(entries)} check{'' if len(entries) == 1 else 's'}"
         click.echo(f"{printable(str(output))}: {count}, {len(page) / 1e6:.1f} MB")
+
+
+def _check_replaceable(output: Path) -> None:
+    """Refuse a file that is neither empty nor a page: it is more likely a slip than meant to be lost."""
+    try:
+        if not output.is_file() or output.stat().st_size == 0 or is_explorer_page(output):
+            return
+    except OSError as error:
+        raise DiffTraceError(
+            f"{printable(str(output))}: cannot be read to see whether it is a page: {error.strerror}"
+        ) from error
+    raise click.UsageError(
+        f"{printable(str(output))} is there and no page of difftrace html: delete it, or write the page to another file"
+    )
 
 
 def _sorted_out(paths: Sequence[Path]) -> tuple[list[tuple[Path, Report]], list[Path]]:
