@@ -63,7 +63,7 @@ def failure(check: Check, settings: Settings, config: pytest.Config) -> str:
     if check.verdict == "unreadable":
         return _lines(printable(check.problem or ""), [_line(observation)], ["To record it anew:", command])
     if check.verdict == "newer":
-        return _lines(printable(check.problem or ""), [_line(observation)], [])
+        return _lines(printable(check.problem or ""), [_line(observation)], ["Update pytest-difftrace to check it."])
     assert check.golden is not None
     if check.verdict == "foreign":
         assert check.golden.test is not None

@@ -32,12 +32,18 @@ def step_lines(config: pytest.Config) -> list[str]:
     lines = [f"{_PREFIX}diverged by class: {classes}"] if classes else []
     if config.get_verbosity() < 0:
         return lines
+    newer = sum(map(_is_newer, failed))
+    if newer:
+        what = (
+            "1 baseline was written by a newer one" if newer == 1 else f"{newer} baselines were written by a newer one"
+        )
+        lines.append(f"{_PREFIX}to update: pytest-difftrace, since {what}")
     shown = [words for check in failed if (words := _see(check, config)) is not None]
     most = _MOST_SHOWN if config.get_verbosity() > 0 else 1
     lines += [f"{_PREFIX}to see:    {words}" for words in shown[:most]]
     if len(shown) > most:
         lines[-1] += f"  (and {len(shown) - most} more)"
-    lasting = [check for check in failed if check["class"] != "RUN_TO_RUN"]
+    lasting = [check for check in failed if check["class"] != "RUN_TO_RUN" and not _is_newer(check)]
     accept = accept_command(config)
     if accept is not None:
         lines.append(f"{_PREFIX}to accept: {accept}")
@@ -57,17 +63,23 @@ def accept_command(config: pytest.Config, folder: str | None = None) -> str | No
     `folder` is where they will be by then, by default the results folder.
 
     It names those without baseline where there are no others: they ran once, and recording them is the better way.
+    There is none while a baseline is of a newer version either: accepting refuses to overwrite it, and then all.
     """
     from pytest_difftrace.checks import relative
     from pytest_difftrace.messages import command_line
 
     session = config.stash[SESSION]
-    checks = (entry["check"] for entry in session.entries.values())
+    checks = [entry["check"] for entry in session.entries.values()]
     statuses = {check["status"] for check in checks if check["received"] and check["class"] != "RUN_TO_RUN"}
-    if session.results is None or not statuses:
+    if session.results is None or not statuses or any(map(_is_newer, checks)):
         return None
     new = ["--new"] if statuses == {"without baseline"} else []
     return command_line(["difftrace", "accept", folder or relative(session.results, config), *new])
+
+
+def _is_newer(check: dict[str, Any]) -> bool:
+    """Return whether the check's baseline is of a newer version: it cannot be read, yet is not INVALID."""
+    return bool(check["status"] == "unreadable" and check["class"] is None)
 
 
 def _see(check: dict[str, Any], config: pytest.Config) -> str | None:

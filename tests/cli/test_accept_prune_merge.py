@@ -314,6 +314,23 @@ def test_a_module_outside_or_gone_is_refused(difftrace: Command, project: Projec
     assert "--rootdir" in err
 
 
+def test_a_baseline_of_a_newer_version_is_not_overwritten(difftrace: Command, project: Project) -> None:
+    target, _ = project.check(status="diverged", divergence_class=None)
+    other, _ = project.check(test="test_b")
+    target.write_bytes(target.read_bytes().replace(b'"version": "', b'"version": "9', 1))
+    check = project.checks[0]
+    newer = BaselineFile(check.target, True, None, sha256(target))
+    project.checks[0] = replace(check, status="unreadable", baseline=newer)
+    before = (target.read_bytes(), other.read_bytes())
+    status, out, _ = difftrace("accept", project.write(), "--yes")
+    assert status == 1
+    told = " ".join(line.strip() for line in out.splitlines())
+    assert "refused: tests/test_sum.py::test_sum" in told
+    assert "written by a newer pytest-difftrace" in told
+    assert "so update it; until then its baseline is not overwritten" in told
+    assert (target.read_bytes(), other.read_bytes()) == before
+
+
 def test_a_run_that_does_not_repeat_itself_is_left(difftrace: Command, project: Project) -> None:
     target, _ = project.check(divergence_class="RUN_TO_RUN")
     status, out, _ = difftrace("accept", project.write(), "--yes")
@@ -482,6 +499,27 @@ def test_shards_become_one_report_with_their_received_runs(difftrace: Command, t
     assert report.full
     assert [test.outcome for test in report.tests] == ["failed", "failed"]
     assert difftrace("accept", merged.parent, "--yes", "--only", "tests/test_b.py", "--rootdir", shards[1].root)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("reports", "output", "expected"),
+    [
+        (("root/one", "root/two"), "root/report.json", "."),
+        (("root/one", "root/two"), "root/merged/all/report.json", "../.."),
+        (("root/one", "other/two"), "root/merged/report.json", None),
+        (("root/one", "root/two"), "elsewhere/report.json", None),
+    ],
+)
+def test_the_root_folder_of_all_shards_is_that_of_the_merged_report(
+    difftrace: Command, tmp_path: Path, reports: tuple[str, ...], output: str, expected: str | None
+) -> None:
+    project = Project(tmp_path / "root")
+    project.check()
+    for name in reports:
+        shutil.copytree(project.write(), tmp_path / name)
+    merged = tmp_path / output
+    assert difftrace("merge", *(tmp_path / name for name in reports), "-o", merged)[0] == 0
+    assert load_report(merged).rootdir == expected
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,31 @@ def test_files_that_a_report_names_and_are_not_there_are_told(difftrace, results
     assert check["step"] == 1
 
 
+def test_golden_runs_of_a_report_from_elsewhere_are_those_of_the_current_folder_or_the_one_given(
+    difftrace, results, tmp_path, monkeypatch
+):
+    report = json.loads((results / "report.json").read_text())
+    (results / "report.json").write_text(json.dumps({**report, "rootdir": None}))
+    (tmp_path / "test_a.py").touch()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    page = tmp_path / "page.html"
+
+    def golden(*options: object) -> object:
+        assert difftrace("html", results, "-o", page, *options)[0] == 0
+        details = details_of(checks_of(page)[0])
+        return details["problems"] or details["sequences"][0]["sides"][0] is not None
+
+    monkeypatch.chdir(tmp_path)
+    assert golden() is True
+    monkeypatch.chdir(elsewhere)
+    assert golden("--rootdir", tmp_path) is True
+    name = "__difftrace__/test_a/test_a.json"
+    assert golden() == [
+        f"The baseline is not shown: it is not known which folder {name} is in; give it with --rootdir."
+    ]
+
+
 def test_a_baseline_that_changed_since_the_report_is_told(difftrace, results, tmp_path):
     save(tmp_path / "__difftrace__/test_a/test_a.json", run(2, 3, 7))
     difftrace("html", results, "-o", tmp_path / "page.html")
@@ -180,6 +205,20 @@ def test_the_page_never_takes_the_place_of_what_it_shows(difftrace, results):
     assert code == 2
     assert "is one of the files to show" in error
     assert report.read_bytes() == before
+
+
+def test_a_page_takes_the_place_of_pages_and_empty_files_alone(difftrace, results, tmp_path):
+    page, notes = tmp_path / "page.html", tmp_path / "notes.html"
+    page.touch()
+    for title in ("First", "Second"):
+        assert difftrace("html", results, "-o", page, "--title", title)[0] == 0
+        assert f"<title>{title}</title>" in page.read_text(encoding="utf-8")
+    mine = "<!doctype html>\n<title>Mine</title>\n"
+    notes.write_text(mine, encoding="utf-8")
+    code, _, error = difftrace("html", results, "-o", notes)
+    assert code == 2
+    assert "is there and no page of difftrace html: delete it, or write the page to another file" in error
+    assert notes.read_text(encoding="utf-8") == mine
 
 
 def test_writing_a_page_imports_neither_torch_nor_transformers(results, tmp_path):

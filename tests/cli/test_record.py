@@ -226,6 +226,7 @@ def test_lines_that_the_sampler_or_the_model_cannot_run_are_named_before_any_is_
         {"prompt": SUM, "noise": "upstream", "seed": None},
         {"prompt": SUM, "steps": "many"},
         {"prompt": SUM},
+        {"prompt": [5] * 250},
     ]
     prompts = write_lines(tmp_path / "p.jsonl", *lines)
     status, out, err = difftrace("record", "--prompts", prompts, *SHORT, "--out", tmp_path / "out")
@@ -235,6 +236,7 @@ def test_lines_that_the_sampler_or_the_model_cannot_run_are_named_before_any_is_
     assert "7 is no multiple of block_length 2" in told[0]
     assert "line 6: steps must be a positive integer, not 'many'" in told[4]
     assert "line 7: is the same as p.jsonl line 1; leave it out, or give each an id" in told[5]
+    assert "line 8: 250 prompt tokens + gen_length 8 = 258 positions, but the model's" in told[6]
 
 
 def test_prompts_with_the_same_arguments_can_make_one_baseline(difftrace: Command, tmp_path: Path) -> None:

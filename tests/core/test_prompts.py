@@ -39,6 +39,7 @@ def test_a_line_is_a_text_or_token_ids_with_an_id_and_options(file: Path) -> Non
     [
         (b"{", "is not complete JSON"),
         (b"[]", "is no JSON object"),
+        (b"[5, 17]", 'is no JSON object; write {"prompt": "…"}, or {"prompt": [5, 17]} for token ids'),
         (b"{}", "has no prompt"),
         (b'{"prompt": ""}', "the prompt is empty"),
         (b'{"prompt": []}', "neither a text nor a list of token ids"),

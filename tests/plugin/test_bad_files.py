@@ -84,6 +84,22 @@ def test_a_baseline_of_a_newer_version_is_never_overwritten(recorded, run_pytest
     assert recorded.read_bytes() == before
 
 
+def test_for_a_baseline_of_a_newer_version_the_session_advises_to_update_alone(recorded, suite, run_pytest):
+    suite(CHECKED + "def test_b(difftrace): difftrace.check(traj(TOKEN))\n")
+    document = json.loads(recorded.read_bytes()) | {"version": "999.0"}
+    recorded.write_text(json.dumps(document), encoding="utf-8")
+    result = run_pytest("--difftrace-verify")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "Update pytest-difftrace to check it.",
+            "difftrace: to update: pytest-difftrace, since 1 baseline was written by a newer one",
+            "difftrace: to record: pytest --difftrace-record test_x.py::test_b",
+        ]
+    )
+    result.stdout.no_fnmatch_line("difftrace: to accept:*")
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_a_file_that_cannot_be_written_fails_its_test_and_keeps_the_old_one(
     recorded, suite, run_pytest, monkeypatch, code: int

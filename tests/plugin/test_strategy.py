@@ -38,6 +38,8 @@ AT_FIRST = """calls = []
         returned.logits.mul_(-1 if len(calls) <= 3 else 1)
     model.register_forward_hook(turn)"""
 
+STEPS = re.compile(r"^\d+ of .*steps.* diverge|^none of .*steps.* diverges")
+
 REAL_GMTIME = time.gmtime
 
 
@@ -97,9 +99,9 @@ def test_forced_fails_where_a_rerun_does_and_names_all_divergent_steps(golden, w
         result.assert_outcomes(failed=1)
     assert headline(forced) == headline(rerun)
     assert " at step 5, position " in headline(forced)
-    assert not [line for line in rerun.outlines if line.startswith("divergent steps:")]
-    [line] = [line for line in forced.outlines if line.startswith("divergent steps:")]
-    assert re.match(r"divergent steps: 5[-,].* of 16; scored in batches of \d+, those that differed again as", line)
+    assert not [line for line in rerun.outlines if STEPS.search(line)]
+    [line] = [line for line in forced.outlines if STEPS.search(line)]
+    assert re.match(r"\d+ of 16 steps diverge: 5[-,].*; scored in batches of \d+, those that differed again as", line)
     forced.stdout.no_fnmatch_line("*verified by scoring*")
 
 
@@ -111,8 +113,8 @@ def test_logits_beyond_the_budget_fail_although_every_decision_is_the_golden(gol
         result.assert_outcomes(failed=1)
     expected = "difftrace: NUMERIC: run differs from its baseline from step 0 on, though no decision does"
     assert headline(forced) == headline(rerun) == expected
-    [line] = [line for line in forced.outlines if line.startswith("divergent steps:")]
-    assert line.startswith("divergent steps: none of 16; logits beyond noise at step 0; ")
+    [line] = [line for line in forced.outlines if STEPS.search(line)]
+    assert line.startswith("none of 16 steps diverges; logits beyond noise at step 0; ")
 
 
 def test_logits_that_leave_the_golden_only_when_scored_are_a_run_that_does_not_repeat_itself(golden, write, run_pytest):
@@ -147,7 +149,7 @@ def test_sampled_says_what_it_checks_and_catches(golden, write, run_pytest, deno
     write(change=HALVED)
     result = run_pytest("--difftrace-verify")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["divergent steps: * of the 8 of 16 chosen at random (seed 0); *"])
+    result.stdout.fnmatch_lines(["* of the 8 steps chosen at random of 16 (seed 0) diverge*: *"])
 
 
 def test_every_day_samples_other_steps_unless_a_seed_is_given(golden, run_pytest, monkeypatch):
@@ -205,7 +207,7 @@ def test_a_run_that_is_declared_another_is_denoised_and_told_as_ever(
     result.assert_outcomes(failed=1)
     assert headline(result) == headline(rerun)
     assert headline(result).startswith(f"difftrace: {expected}: ")
-    result.stdout.no_fnmatch_line("divergent steps*")
+    result.stdout.no_fnmatch_line("* steps* diverge*")
 
 
 def test_a_missing_baseline_is_told_as_ever(write, run_pytest, baselines):
@@ -224,7 +226,7 @@ def test_a_divergence_that_a_rerun_does_not_show_fails_as_a_run_that_does_not_re
     result.stdout.fnmatch_lines(
         [
             "difftrace: RUN_TO_RUN: run differs from its baseline*",
-            "divergent steps: 0-1 of 16; *",
+            "2 of 16 steps diverge: 0-1; *",
             "RUN_TO_RUN: The run does not repeat itself: scored on the golden canvases it leaves the golden*",
             "  *step 0, denoised nowhere.",
             "Recording would not help*",

@@ -25,13 +25,14 @@ def verdict(divergent: list[int], total: int, batch: int, sampled: int | None = 
 @pytest.mark.parametrize(
     ("divergent", "batch", "expected"),
     [
-        ([5, 9, 12], 1, "divergent steps: 5, 9, 12 of 64; each scored as recorded"),
+        ([5, 9, 12], 1, "3 of 64 steps diverge: 5, 9, 12; each scored as recorded"),
         (
             [5, 6, 7, 9, 10],
             11,
-            "divergent steps: 5-7, 9-10 of 64; scored in batches of 11, those that differed again as recorded",
+            "5 of 64 steps diverge: 5-7, 9-10; scored in batches of 11, those that differed again as recorded",
         ),
-        ([], 1, "divergent steps: none of 64; each scored as recorded"),
+        ([0], 1, "1 of 64 steps diverges: 0; each scored as recorded"),
+        ([], 1, "none of 64 steps diverges; each scored as recorded"),
     ],
 )
 def test_few_steps_are_one_line(divergent: list[int], batch: int, expected: str):
@@ -41,11 +42,13 @@ def test_few_steps_are_one_line(divergent: list[int], batch: int, expected: str)
 def test_a_sample_says_what_it_was_chosen_from():
     steps = choose_steps(64, 8, 0).steps
     [line] = divergent_steps_lines(verdict([steps[0]], 64, 1, sampled=8))
-    assert line == (f"divergent steps: {steps[0]} of the 8 of 64 chosen at random (seed 0); each scored as recorded")
+    assert line == (f"1 of the 8 steps chosen at random of 64 (seed 0) diverges: {steps[0]}; each scored as recorded")
 
 
 def test_many_steps_are_three_lines_at_most_and_counted():
     lines = divergent_steps_lines(verdict(list(range(1000, 4096, 2)), 4096, 128))
     assert len(lines) <= 3
     assert max(map(len, lines)) <= 100
-    assert "1036, 1038, … (1548 in all) of 4096;" in " ".join(line.strip() for line in lines)
+    told = " ".join(line.strip() for line in lines)
+    assert told.startswith("1548 of 4096 steps diverge: 1000, ")
+    assert "1036, 1038, … (1548 in all); scored" in told

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from difftrace.core.errors import ModelError, SamplerError
+from difftrace.core.errors import SamplerError
 from difftrace.models import LoadedModel
 from difftrace.sampling import generate
 from difftrace.sampling.llada import Record
@@ -365,7 +365,7 @@ class TestBadInput:
             generate(constant_model, PROMPT, **ONE_BLOCK, record="all")  # type: ignore[arg-type]
 
     def test_a_canvas_longer_than_the_model_knows_is_refused(self, conformance_model: LoadedModel) -> None:
-        with pytest.raises(ModelError, match="max_sequence_length is 256"):
+        with pytest.raises(SamplerError, match="257 positions, but the model's max_sequence_length is 256"):
             generate(conformance_model.model, PROMPT, steps=1, gen_length=255, block_length=255)
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import difftrace
-from difftrace.core.errors import DeterminismError, ModelError, RunError, SamplerError
+from difftrace.core.errors import DeterminismError, RunError, SamplerError
 from difftrace.core.recording import TestId
 from difftrace.models import LoadedModel, load_model
 from difftrace.sampling import generate
-from difftrace.verification import ModelRunner
+from difftrace.verification import DeferredRunner, ModelRunner
 
 SHORT: dict[str, Any] = {"gen_length": 8, "steps": 4}
 
@@ -194,8 +194,16 @@ def test_contradicting_arguments_are_refused(bare: ModelRunner) -> None:
         bare.generate([1], gen_length=8, steps=3, block_length=4)
     with pytest.raises(SamplerError, match="give seed= an integer"):
         bare.generate([1], **SHORT, seed=None)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="max_sequence_length is 256"):
-        bare.generate([1], gen_length=256, steps=1)
+
+
+@pytest.mark.parametrize("kind", [ModelRunner, DeferredRunner])
+def test_a_canvas_longer_than_the_model_knows_is_refused_before_the_model_is_called(
+    bare: ModelRunner, kind: type[ModelRunner | DeferredRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(bare.loaded.model), "forward", lambda *_, **__: pytest.fail("the model was called"))
+    says = r"2 prompt tokens \+ gen_length 255 = 257 positions, .* is 256: shorten the prompt or lower gen_length"
+    with pytest.raises(SamplerError, match=says):
+        kind(bare.loaded).generate([[1], [1, 2]], gen_length=255, steps=1)
 
 
 def test_a_small_model_runs_on_one_thread_whatever_the_machine_has(bare: ModelRunner) -> None:

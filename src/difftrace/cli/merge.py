@@ -35,7 +35,7 @@ def command(reports: tuple[Path, ...], output: Path, as_json: bool) -> None:
     files = [open_report(path) for path in reports]
     if any(one.path.resolve() == output.resolve() for one in files):
         raise click.UsageError(f"{output} is one of the reports to merge; write the merged one to another file")
-    merged = merge(files)
+    merged = merge(files, output.parent)
     write_merged(merged, output)
     report = merged.report
     if as_json:

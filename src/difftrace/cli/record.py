@@ -75,9 +75,9 @@ def command(
     Every prompt is run twice, and written only if both runs are the same. Files are named for the prompt's id, else
     for its text, and lie in FOLDER, which verify, validate and upgrade take as it is.
 
-    A line of FILE.jsonl is {"prompt": "12 + 30 = "}, or token ids, [5, 17]; it may hold an "id", and options of the
-    sampler, named as in "gen_length", which count for that prompt instead of those given here. Baselines of prompts
-    with an id belong to that id of that file. If one line is wrong, nothing is run.
+    A line of FILE.jsonl is {"prompt": "12 + 30 = "}, or {"prompt": [5, 17]} for token ids; it may hold an "id", and
+    options of the sampler, named as in "gen_length", which count for that prompt instead of those given here. Baselines
+    of prompts with an id belong to that id of that file. If one line is wrong, nothing is run.
 
     \b
     missing  write files that are not there; the others must agree

@@ -16,7 +16,7 @@ from difftrace.core.atomic import write_all_atomically
 from difftrace.core.baseline import Baseline, parse
 from difftrace.core.baseline_names import RECEIVED, baseline_path
 from difftrace.core.checked import Checked, ReceivedFile
-from difftrace.core.errors import DiffTraceError, FormatError, ReportError
+from difftrace.core.errors import DiffTraceError, FormatError, NewerFormatError, ReportError
 from difftrace.core.file_format import read_file
 from difftrace.core.inside import inside
 from difftrace.core.limits import MAX_BASELINE_BYTES
@@ -166,12 +166,18 @@ def _received(named: ReceivedFile, results: Path, test: TestId) -> tuple[bytes, 
 
 
 def _current(source: Path) -> tuple[Baseline | None, str | None]:
-    """Return the baseline in `source`, None where it cannot be read, and the digest of its bytes, None without any."""
+    """Return the baseline in `source`, None where it cannot be read, and the digest of its bytes, None without any.
+
+    Raises:
+        NewerFormatError: a newer version of this package wrote it, so that it is not to be overwritten.
+    """
     if not source.exists():
         return None, None
     data, name = read_file(source, MAX_BASELINE_BYTES)
     try:
         return parse(data, name), _digest(data)
+    except NewerFormatError as error:
+        raise NewerFormatError(f"{error}; until then its baseline is not overwritten") from error
     except FormatError:
         return None, _digest(data)
 

@@ -115,7 +115,9 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _prompt(where: str, line: bytes) -> Prompt:
     """Return the prompt on a line; raises FormatError, which does not name the line."""
-    document = strict_json.mapping(line)
+    document = strict_json.loads(line)
+    if not isinstance(document, dict):
+        raise FormatError('is no JSON object; write {"prompt": "…"}, or {"prompt": [5, 17]} for token ids')
     unknown = sorted(set(document) - {"prompt", "id", *OPTIONS})
     if unknown:
         raise FormatError(

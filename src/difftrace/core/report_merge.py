@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,8 +42,8 @@ class Merged:
     lost: tuple[str, ...]
 
 
-def merge(shards: Sequence[ReportFiles]) -> Merged:
-    """Return the reports of shards of one suite as one.
+def merge(shards: Sequence[ReportFiles], folder: Path) -> Merged:
+    """Return the reports of shards of one suite as one, which is to lie in `folder`.
 
     A test that one shard left out and another ran is not left out. What a shard does not know to be missing, because
     it did not collect it, stays unknown.
@@ -72,7 +73,7 @@ def merge(shards: Sequence[ReportFiles]) -> Merged:
     order = {nodeid: index for index, nodeid in enumerate(tests)}
     merged = Report(
         incomplete_because=tuple(_distinct(why for report in reports for why in report.incomplete_because)),
-        rootdir=None,
+        rootdir=_rootdir(shards, folder),
         results="." if received else None,
         runs=tuple(runs),
         selection=Selection(
@@ -95,6 +96,23 @@ def write_merged(merged: Merged, path: Path) -> None:
     """
     write_all_atomically({inside(path.parent, relative): data for relative, data in merged.received.items()})
     save(path, merged.report)
+
+
+def _rootdir(shards: Sequence[ReportFiles], folder: Path) -> str | None:
+    """Return the root folder of all `shards` seen from `folder`; None where they lead to several, or to none above it.
+
+    Shards come from elsewhere: what they say may lead up from the new report, not to any other folder.
+    """
+    named = {None if one.report.rootdir is None else _real(one.path.parent / one.report.rootdir) for one in shards}
+    root = next(iter(named)) if len(named) == 1 else None
+    start = _real(folder)
+    if root is None or root not in (start, *start.parents):
+        return None
+    return Path(os.path.relpath(root, start)).as_posix()
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _tests(reports: Sequence[Report]) -> dict[str, SeenTest]:

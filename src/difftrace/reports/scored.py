@@ -13,18 +13,20 @@ _MOST_RANGES: Final = 20
 
 
 def divergent_steps_lines(verdict: ForcedVerdict) -> list[str]:
-    """Return "divergent steps: 5, 9-12 of 64; …" in at most three lines of at most 100 columns."""
+    """Return "5 of 64 steps diverge: 5, 9-12; …" in at most three lines of at most 100 columns."""
     sample = verdict.sample
-    total = str(verdict.num_steps)
+    total = f"{verdict.num_steps} steps"
     if sample is not None:
-        total = f"the {len(sample.steps)} of {total} chosen at random (seed {sample.seed})"
+        total = f"the {len(sample.steps)} steps chosen at random of {verdict.num_steps} (seed {sample.seed})"
     found = list(dict.fromkeys(one.step for one in verdict.divergent))
+    diverge = "diverges" if len(found) == 1 else "diverge"
+    told = f"{len(found)} of {total} {diverge}: {ranges(found)}" if found else f"none of {total} diverges"
     how = "each scored as recorded"
     if not verdict.exact or verdict.rescored:
         how = f"scored in batches of {verdict.batch}, those that differed again as recorded"
     beyond = verdict.beyond_noise
     logits = f"; logits beyond noise at step {beyond[0].step}" if beyond and not found else ""
-    return wrap(f"divergent steps: {ranges(found)} of {total}{logits}; {how}", _COLUMNS, subsequent_indent="  ")
+    return wrap(f"{told}{logits}; {how}", _COLUMNS, subsequent_indent="  ")
 
 
 def ranges(steps: Sequence[int]) -> str:

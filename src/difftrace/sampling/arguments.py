@@ -106,6 +106,20 @@ class SamplerArguments:
         base, rest = divmod(self.block_length, self.steps_per_block)
         return tuple(base + (step < rest) for step in range(self.steps_per_block))
 
+    def check_fits(self, prompt_length: int, config: object) -> None:
+        """Refuse a canvas that is longer than a model's `config.max_sequence_length`, where it has one.
+
+        Raises:
+            SamplerError: the model has no positions for it.
+        """
+        most = getattr(config, "max_sequence_length", None)
+        length = prompt_length + self.gen_length
+        if isinstance(most, int) and length > most:
+            raise SamplerError(
+                f"{prompt_length} prompt tokens + gen_length {self.gen_length} = {length} positions, but the model's "
+                f"max_sequence_length is {most}: shorten the prompt or lower gen_length"
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """The arguments by name, as `generate` takes them."""
         return asdict(self)

@@ -191,6 +191,7 @@ def _begin(
     if needs_eos and getattr(model.config, "eos_token_id", None) is None:
         raise SamplerError("model.config.eos_token_id is not set: logits_eos_inf and confidence_eos_eot_inf need it")
     prompt, mask = _check_prompt(model, prompt_ids, attention_mask)
+    arguments.check_fits(prompt.shape[1], model.config)
     canvas = torch.cat((prompt, prompt.new_full((prompt.shape[0], arguments.gen_length), mask_id)), dim=1)
     if mask is not None:
         mask = torch.cat((mask, mask.new_ones((mask.shape[0], arguments.gen_length))), dim=1)

@@ -99,6 +99,8 @@ class PromptRunner(ABC, Generic[Result]):
             seed=seed,
         )
         ids, mask = left_pad([encoded(self.loaded, one) for one in _rows(prompt)], self.loaded.config.pad_token_id)
+        # The sampler asks this too; here it is told at the caller's line.
+        arguments.check_fits(ids.shape[1], self.loaded.config)
         return self.start(ids, mask, arguments, method if record == "logits" else None)
 
     @abstractmethod

@@ -5,6 +5,6 @@ check, `sides` what of its runs, `packing` how that travels in it; `assets/` has
 """
 
 from difftrace.reports.explorer.entry import Entry, Parting, Verdict
-from difftrace.reports.explorer.page import explorer_page
+from difftrace.reports.explorer.page import explorer_page, is_explorer_page
 
-__all__ = ["Entry", "Parting", "Verdict", "explorer_page"]
+__all__ = ["Entry", "Parting", "Verdict", "explorer_page", "is_explorer_page"]

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Final
 
@@ -19,6 +20,10 @@ from difftrace.reports.explorer.shared import Shared
 
 MOST_BYTES: Final = 5_000_000
 """What a page may have, so that it can be mailed and opens at once."""
+
+# Pages of every version have it, so that one may take the place of another and of nothing else.
+_GENERATOR: Final = '<meta name="generator" content="DiffTrace">'
+_HEAD_BYTES: Final = 1024
 
 # One scope for all of them, in this order.
 _SCRIPTS: Final = ("unpack", "scales", "elements", "list", "map", "words", "decisions", "panels", "view", "main")
@@ -46,6 +51,7 @@ def explorer_page(
         told = [*facts, ("Left out", _left_out(left_out))] if left_out else facts
         listed = [{**check.summary, "pack": pack} for check, pack in zip(checks, packs, strict=True)]
         return Template(_asset("explorer.html")).substitute(
+            generator=_GENERATOR,
             policy=escape(_policy(style, script)),
             title=escape(printable(title)),
             style=style,
@@ -56,6 +62,17 @@ def explorer_page(
     frame = len(page([""] * len(checks), len(checks)).encode())
     packs = _fitting(checks, most - frame)
     return page(packs, sum(pack != check.pack for check, pack in zip(checks, packs, strict=True)))
+
+
+def is_explorer_page(file: Path) -> bool:
+    """Return whether the file holds such a page, by its head.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    return head.startswith(b"<!doctype html>") and _GENERATOR.encode() in head
 
 
 def _fitting(checks: Sequence[Packed], room: int) -> list[str]:

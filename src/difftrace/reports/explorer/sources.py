@@ -85,7 +85,7 @@ def _entry(check: Checked, root: Path | None, results: Path | None) -> Entry:
 def _read(folder: Path | None, name: str, what: str, digest: str, problems: list[str]) -> Baseline | None:
     """Return the recording in the file `name` of `folder`; None where there is none, which is added to `problems`."""
     if folder is None:
-        problems.append(f"The {what} is not shown: the report does not say which folder {name} is in.")
+        problems.append(f"The {what} is not shown: it is not known which folder {name} is in; give it with --rootdir.")
         return None
     try:
         path = inside(folder, name)
