@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
@@ -17,7 +18,7 @@ _DIVERGED: Final[tuple[Status, ...]] = ("diverged", "not reproducible")
 _PASSED, _FAILED = 0, 1
 _ENDINGS: Final = {
     2: "the run was interrupted, or a test file could not be imported",
-    3: "pytest failed by itself",
+    3: "pytest failed by itself, or a test ended its process with status 3",
     4: "pytest refused its command line or settings",
     5: "no tests were collected: look at the inputs paths and pytest-args",
 }
@@ -91,7 +92,7 @@ def exit_status(result: Result, *, fail_on_divergence: bool) -> int:
 
 def _result(status: int, report: Report | None, apart: int, failed: Sequence[str]) -> tuple[Result, str | None]:
     if status not in (_PASSED, _FAILED):
-        return "error", _ENDINGS.get(status, f"pytest ended with status {status}")
+        return "error", _ending(status)
     if report is None or not report.checks:
         if failed:
             return "error", f"no check ran: {_tests(set(failed))} failed before one; see the log"
@@ -111,6 +112,16 @@ def _result(status: int, report: Report | None, apart: int, failed: Sequence[str
     if status == _FAILED:
         return "error", "pytest failed although no test did: see its messages"
     return "pass", None
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return _ENDINGS.get(status, f"a test ended the process of pytest with status {status}")
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"pytest was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''} before it had finished"
 
 
 def _tests(nodeids: set[str]) -> str:

@@ -14,6 +14,7 @@ from difftrace.reports.workflow_commands import command
 
 # GitHub shows ten of a level and step.
 _MOST: Final = 9
+_LONGEST_SUMMARY: Final = 1 << 20
 _TITLE: Final = {"title": "DiffTrace"}
 
 
@@ -23,6 +24,11 @@ def annotate(level: Literal["error", "warning", "notice"], messages: Sequence[st
         print(command(level, _TITLE, printable(message)), flush=True)
     if len(messages) > _MOST:
         print(command(level, _TITLE, f"{len(messages) - _MOST} more"), flush=True)
+
+
+def begin_line() -> None:
+    """End the line that another process may have left unfinished: a command counts at the beginning of one only."""
+    print(flush=True)
 
 
 @contextmanager
@@ -48,11 +54,24 @@ def set_outputs(environment: Mapping[str, str], outputs: Mapping[str, str]) -> N
 
 def add_problems_to_summary(environment: Mapping[str, str], problems: Sequence[str]) -> None:
     """Append why nothing could be run to the job's summary, where the runner keeps one."""
+    _append_to_summary(environment, "could not run", problems)
+
+
+def add_error_to_summary(environment: Mapping[str, str], problem: str) -> None:
+    """Append why the result of a run is an error to the job's summary, after what pytest wrote there, if it did."""
+    _append_to_summary(environment, "error", [problem])
+
+
+def _append_to_summary(environment: Mapping[str, str], title: str, lines: Sequence[str]) -> None:
     file = environment.get("GITHUB_STEP_SUMMARY")
     if file:
-        lines = "".join(f"- {code(problem)}\n" for problem in problems)
-        with Path(file).open("a", encoding="utf-8") as stream:
-            stream.write(f"## DiffTrace: could not run\n\n{lines}")
+        listed = "".join(f"- {code(line)}\n" for line in lines)
+        text = f"\n## DiffTrace: {title}\n\n{listed}"
+        path = Path(file)
+        # GitHub shows nothing of a summary that is too long; annotations and outputs say the same.
+        if (path.stat().st_size if path.exists() else 0) + len(text.encode()) <= _LONGEST_SUMMARY:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
 
 
 def _assignment(name: str, value: str) -> str:

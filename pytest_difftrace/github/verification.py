@@ -42,6 +42,7 @@ def verify_or_record(environment: Mapping[str, str], python: str, model: Path | 
         if findings.errors:
             raise ActionError(*findings.errors)
     status = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
+    runner.begin_line()
     return _conclude(environment, inputs, workspace, results, status)
 
 
@@ -60,8 +61,8 @@ def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, r
     runner.set_outputs(environment, outputs(found, inputs, workspace, results))
     if found.problem is not None:
         runner.annotate("error", [found.problem])
-        if inputs.summary and files is None:
-            runner.add_problems_to_summary(environment, [found.problem])
+        if inputs.summary:
+            runner.add_error_to_summary(environment, found.problem)
     return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
 
 
