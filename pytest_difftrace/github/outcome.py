@@ -38,6 +38,7 @@ class Outcome:
         diverged: how many diverged.
         first: the first check that diverged.
         platform_key: what the platform is called in the report, empty where no check says.
+        failed_apart: the tests that failed although no check of theirs did.
     """
 
     result: Result
@@ -46,6 +47,7 @@ class Outcome:
     diverged: int
     first: Checked | None
     platform_key: str
+    failed_apart: tuple[str, ...] = ()
 
 
 def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Outcome:
@@ -55,7 +57,8 @@ def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Out
     """
     checks = () if report is None else report.checks
     apart = [check for check in checks if check.status in _DIVERGED]
-    result, problem = _result(status, report, len(apart), failed)
+    failed_apart = sorted(_unexplained(report) if checks else set(failed))
+    result, problem = _result(status, report, len(apart), failed_apart)
     return Outcome(
         result,
         problem,
@@ -63,6 +66,7 @@ def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Out
         diverged=len(apart),
         first=apart[0] if apart else None,
         platform_key="" if report is None else _platform_key(report),
+        failed_apart=tuple(failed_apart),
     )
 
 
@@ -90,12 +94,12 @@ def exit_status(result: Result, *, fail_on_divergence: bool) -> int:
     return 0 if tolerated else 2 if result == "error" else 1
 
 
-def _result(status: int, report: Report | None, apart: int, failed: Sequence[str]) -> tuple[Result, str | None]:
+def _result(status: int, report: Report | None, apart: int, failed_apart: Sequence[str]) -> tuple[Result, str | None]:
     if status not in (_PASSED, _FAILED):
         return "error", _ending(status)
     if report is None or not report.checks:
-        if failed:
-            return "error", f"no check ran: {_tests(set(failed))} failed before one; see the log"
+        if failed_apart:
+            return "error", f"no check ran: {_tests(failed_apart)} failed before one; see the log"
         return "error", "no check ran, so nothing was verified or recorded: look at the inputs paths and pytest-args"
     if not all(map(_STOPPED.fullmatch, report.incomplete_because)):
         return "error", f"the run is incomplete: {'; '.join(report.incomplete_because)}"
@@ -103,8 +107,8 @@ def _result(status: int, report: Report | None, apart: int, failed: Sequence[str
     others = [check for check in bad if check.status not in (*_DIVERGED, "without baseline")]
     if others:
         return "error", f"{len(others)} check{'s' if len(others) > 1 else ''} could not be made: {others[0].status}"
-    if status == _FAILED and (unexplained := _failed_tests(report) - {check.nodeid for check in bad}):
-        return "error", f"{_tests(unexplained)} failed although no check did"
+    if status == _FAILED and failed_apart:
+        return "error", f"{_tests(failed_apart)} failed although no check did"
     if apart:
         return "diverged", None
     if bad:
@@ -124,12 +128,16 @@ def _ending(status: int) -> str:
     return f"pytest was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''} before it had finished"
 
 
-def _tests(nodeids: set[str]) -> str:
-    return f"{len(nodeids)} tests, such as {min(nodeids)}," if len(nodeids) > 1 else f"the test {min(nodeids)}"
+def _tests(nodeids: Sequence[str]) -> str:
+    return f"{len(nodeids)} tests, such as {nodeids[0]}," if len(nodeids) > 1 else f"the test {nodeids[0]}"
 
 
-def _failed_tests(report: Report) -> set[str]:
-    return {test.nodeid for test in report.tests if test.outcome in ("failed", "error")}
+def _unexplained(report: Report | None) -> set[str]:
+    """Return the tests that failed although no check of theirs did."""
+    if report is None:
+        return set()
+    bad = {check.nodeid for check in report.checks if not check.good and check.status != "skipped"}
+    return {test.nodeid for test in report.tests if test.outcome in ("failed", "error")} - bad
 
 
 def _platform_key(report: Report) -> str:

@@ -14,6 +14,7 @@ from difftrace.reports.workflow_commands import command
 
 # GitHub shows ten of a level and step.
 _MOST: Final = 9
+_MOST_TESTS: Final = 50
 _LONGEST_SUMMARY: Final = 1 << 20
 _TITLE: Final = {"title": "DiffTrace"}
 
@@ -57,9 +58,13 @@ def add_problems_to_summary(environment: Mapping[str, str], problems: Sequence[s
     _append_to_summary(environment, "could not run", problems)
 
 
-def add_error_to_summary(environment: Mapping[str, str], problem: str) -> None:
-    """Append why the result of a run is an error to the job's summary, after what pytest wrote there, if it did."""
-    _append_to_summary(environment, "error", [problem])
+def add_error_to_summary(environment: Mapping[str, str], problem: str, failed: Sequence[str]) -> None:
+    """Append why the result of a run is an error to the job's summary, after what pytest wrote there, if it did.
+
+    `failed` are the tests that failed for other reasons than their checks.
+    """
+    more = [f"{len(failed) - _MOST_TESTS} more tests failed"] if len(failed) > _MOST_TESTS else []
+    _append_to_summary(environment, "error", [problem, *(f"failed: {test}" for test in failed[:_MOST_TESTS]), *more])
 
 
 def _append_to_summary(environment: Mapping[str, str], title: str, lines: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, r
     if found.problem is not None:
         runner.annotate("error", [found.problem])
         if inputs.summary:
-            runner.add_error_to_summary(environment, found.problem)
+            runner.add_error_to_summary(environment, found.problem, found.failed_apart)
     return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
 
 

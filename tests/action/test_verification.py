@@ -103,3 +103,15 @@ def test_a_test_that_ends_the_process_of_pytest_is_told_on_a_line_of_its_own_and
     assert errors(told) == [problem]
     assert "DiffTrace: error" in told.summary
     assert code(problem) in told.summary
+
+
+def test_tests_that_fail_beside_checks_that_pass_are_listed_in_the_summary(run):
+    told = run(
+        "def test_a(difftrace): difftrace.check(traj(3))\ndef test_b(): assert 0\ndef test_c(): assert 0\n",
+        MODE="record",
+    )
+    assert errors(told) == ["2 tests, such as test_x.py::test_b, failed although no check did"]
+    summary = told.summary.partition("## DiffTrace: error")[2]
+    assert code("failed: test_x.py::test_b") in summary
+    assert code("failed: test_x.py::test_c") in summary
+    assert "test_a" not in summary
