@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pytest_difftrace.github import pytest_run, runner
 from pytest_difftrace.github.__main__ import main
 from pytest_difftrace.github.child_environment import ORIGINAL_PYTHONPATH, for_fetch
 from pytest_difftrace.github.errors import ActionError
-from pytest_difftrace.github.inputs import Inputs
+from pytest_difftrace.github.inputs import PREFIX, Inputs
 from pytest_difftrace.github.prefetch import model_folder, weight_bytes
+from pytest_difftrace.github.preparation import prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -134,6 +136,27 @@ def test_no_code_of_the_checkout_sees_the_token_that_a_model_is_fetched_with(tmp
     environment = for_fetch({**job, ORIGINAL_PYTHONPATH: str(workspace)}, source)
     folder = model_folder(replace(PLAIN, model=f"a/b@{COMMIT}"), workspace, sys.executable, environment, source)
     assert folder == Path("hf_secret")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_code_of_the_checkout_runs_while_the_plugin_is_installed(tmp_path, monkeypatch):
+    """The interpreter imports sitecustomize of its import path, as any does; it has no venv."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "sitecustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a')\n", encoding="utf-8")
+    python = shlex.quote(sys.executable)
+    started = fake(tmp_path, f'if [ "$2" = venv ]; then {python} -c ""; exit 1; fi; exec {python} "$@"')
+    monkeypatch.setattr(sys, "executable", started)
+    inputs = {"MODE": "verify", "INSTALL": "auto", "PYTHON": "python3", "RESULTS_DIR": "out", "ARTIFACT_NAME": "a"}
+    flags = dict.fromkeys(("UPLOAD_ARTIFACT", "FAIL_ON_DIVERGENCE", "SUMMARY"), "true")
+    environment = {
+        **{PREFIX + name: value for name, value in (inputs | flags).items()},
+        **{"PATH": os.environ["PATH"], "HF_TOKEN": "hf_secret", "GITHUB_WORKSPACE": str(checkout)},
+        **{"RUNNER_TEMP": str(tmp_path / "temp"), "PYTHONPATH": "/action", ORIGINAL_PYTHONPATH: str(checkout)},
+        **{"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
+    }
+    with pytest.raises(ActionError, match="no virtual environment could be made"):
+        prepared(environment)
     assert not (tmp_path / "ran").exists()
 
 
