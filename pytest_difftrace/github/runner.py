@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from difftrace.core.text import printable
 from difftrace.reports.markdown_text import code
@@ -19,12 +19,14 @@ _LONGEST_SUMMARY: Final = 1 << 20
 _TITLE: Final = {"title": "DiffTrace"}
 
 
-def annotate(level: Literal["error", "warning", "notice"], messages: Sequence[str]) -> None:
-    """Print an annotation for each of `messages`, at most ten."""
+def annotate(
+    level: Literal["error", "warning", "notice"], messages: Sequence[str], stream: TextIO | None = None
+) -> None:
+    """Print an annotation for each of `messages`, at most ten, to `stream`, None for standard output."""
     for message in messages[:_MOST]:
-        print(command(level, _TITLE, printable(message)), flush=True)
+        print(command(level, _TITLE, printable(message)), file=stream, flush=True)
     if len(messages) > _MOST:
-        print(command(level, _TITLE, f"{len(messages) - _MOST} more"), flush=True)
+        print(command(level, _TITLE, f"{len(messages) - _MOST} more"), file=stream, flush=True)
 
 
 def begin_line() -> None:

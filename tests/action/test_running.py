@@ -151,9 +151,12 @@ def test_no_code_of_the_checkout_runs_while_the_plugin_is_installed(tmp_path, mo
     flags = dict.fromkeys(("UPLOAD_ARTIFACT", "FAIL_ON_DIVERGENCE", "SUMMARY"), "true")
     environment = {
         **{PREFIX + name: value for name, value in (inputs | flags).items()},
-        **{"PATH": os.environ["PATH"], "HF_TOKEN": "hf_secret", "GITHUB_WORKSPACE": str(checkout)},
-        **{"RUNNER_TEMP": str(tmp_path / "temp"), "PYTHONPATH": "/action", ORIGINAL_PYTHONPATH: str(checkout)},
-        **{"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull},
+        "PATH": os.environ["PATH"],
+        "HF_TOKEN": "hf_secret",
+        "GITHUB_WORKSPACE": str(checkout),
+        "RUNNER_TEMP": str(tmp_path / "temp"),
+        "PYTHONPATH": "/action",
+        ORIGINAL_PYTHONPATH: str(checkout),
     }
     with pytest.raises(ActionError, match="no virtual environment could be made"):
         prepared(environment)
