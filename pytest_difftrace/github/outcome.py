@@ -50,15 +50,18 @@ class Outcome:
     failed_apart: tuple[str, ...] = ()
 
 
-def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Outcome:
+def judge(status: int, report: Report | None, failed: Sequence[str] = (), said: str | None = None) -> Outcome:
     """Return what the exit status of pytest and its report, None for none, come to.
 
-    `failed` names the tests that failed, which matters where there is no report because no check ran.
+    `failed` names the tests that failed, which matters where there is no report because no check ran. `said` is why
+    pytest ran no tests, where it says it itself.
     """
     checks = () if report is None else report.checks
     apart = [check for check in checks if check.status in _DIVERGED]
     failed_apart = sorted(_unexplained(report) if checks else set(failed))
     result, problem = _result(status, report, len(apart), failed_apart)
+    if said is not None and status not in (_PASSED, _FAILED):
+        problem = said
     return Outcome(
         result,
         problem,

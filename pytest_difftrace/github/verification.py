@@ -9,7 +9,7 @@ from pathlib import Path
 from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.report_files import ReportFiles, open_report
 from difftrace.core.text import printable
-from pytest_difftrace.github import preflight, pytest_run, runner
+from pytest_difftrace.github import preflight, pytest_messages, pytest_run, runner
 from pytest_difftrace.github.child_environment import for_pytest, profile_of, without_tokens
 from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import Inputs, parse
@@ -41,18 +41,22 @@ def verify_or_record(environment: Mapping[str, str], python: str, model: Path | 
         runner.annotate("warning", findings.warnings)
         if findings.errors:
             raise ActionError(*findings.errors)
-    status = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
+    ended = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
     runner.begin_line()
-    return _conclude(environment, inputs, workspace, results, status)
+    return _conclude(environment, inputs, workspace, results, ended)
 
 
-def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, status: int) -> int:
+def _conclude(
+    environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, ended: pytest_run.Ended
+) -> int:
     links = links_of(workspace, results)
     if links:
         # They would be followed by what reads and uploads the folder.
         raise ActionError(f"the tests left symbolic links: {', '.join(map(printable, links[:3]))}")
     files = _report(results)
-    found = judge(status, None if files is None else files.report, pytest_run.failed_tests(results / pytest_run.JUNIT))
+    junit = results / pytest_run.JUNIT
+    failed, said = pytest_messages.failed_tests(junit), pytest_messages.explanation(ended.status, ended.said, junit)
+    found = judge(ended.status, None if files is None else files.report, failed, said)
     if files is not None and inputs.mode == "record" and found.result != "error":
         try:
             copy_recorded(files, results, workspace)

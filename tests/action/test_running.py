@@ -19,6 +19,7 @@ from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import PREFIX, Inputs
 from pytest_difftrace.github.prefetch import model_folder, weight_bytes
 from pytest_difftrace.github.preparation import prepared
+from pytest_difftrace.github.pytest_messages import explanation
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -172,8 +173,45 @@ def test_what_ends_the_action_ends_pytest_too(tmp_path, monkeypatch, number):
         f"signal.alarm(30); os.kill(os.getppid(), {number:d}); signal.pause()\n"
     )
     before = signal.getsignal(number)
-    assert pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path) == 7
+    assert pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path).status == 7
     assert signal.getsignal(number) is before
+
+
+def test_what_pytest_writes_to_standard_error_is_passed_on_and_kept(tmp_path, capfdbinary):
+    code = "import sys; sys.stderr.write('x' * 100_000 + 'ERROR: why'); sys.exit(4)"
+    ended = pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path)
+    assert ended.status == 4
+    assert ended.said.endswith("xxxERROR: why")
+    assert capfdbinary.readouterr().err == b"x" * 100_000 + b"ERROR: why"
+
+
+@pytest.mark.parametrize(
+    ("said", "explained"),
+    [
+        ("ERROR: file or directory not found: nowhere\n\n", "settings: file or directory not found: nowhere"),
+        (
+            "ERROR: usage: pytest [options]\npython -m pytest: error: unrecognized arguments: --no\n  inifile: x\n",
+            "settings: unrecognized arguments: --no",
+        ),
+        (
+            "ImportError while loading conftest '/w/conftest.py'.\nE   ModuleNotFoundError: No module named 'no'\n",
+            "/w/conftest.py could not be imported: ModuleNotFoundError: No module named 'no'",
+        ),
+    ],
+)
+def test_what_pytest_refused_is_quoted(tmp_path, said, explained):
+    found = explanation(4, said, tmp_path / "none")
+    assert found is not None
+    assert found.endswith(explained)
+    assert explanation(1, said, tmp_path / "none") is None
+
+
+def test_a_refusal_without_a_reason_and_a_long_one_are_no_trouble(tmp_path):
+    assert explanation(4, "nothing\n", tmp_path) is None
+    told = explanation(4, "ERROR: " + "\x1b" * 9000, tmp_path)
+    assert told is not None
+    assert told.isprintable()
+    assert len(told) <= 500
 
 
 @pytest.fixture

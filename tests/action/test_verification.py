@@ -115,3 +115,12 @@ def test_tests_that_fail_beside_checks_that_pass_are_listed_in_the_summary(run):
     assert code("failed: test_x.py::test_b") in summary
     assert code("failed: test_x.py::test_c") in summary
     assert "test_a" not in summary
+
+
+def test_a_test_file_that_cannot_be_imported_and_a_path_that_is_not_there_are_named(run):
+    told = run("import no_such_module_anywhere\n")
+    assert errors(told) == ["the test file test_x could not be imported; see the log"]
+    problem = "pytest refused its command line or settings: file or directory not found: nowhere"
+    told = run("", PATHS="nowhere")
+    assert errors(told) == [problem]
+    assert code(problem) in told.summary
