@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from difftrace.core.text import printable
 from pytest_difftrace.github.errors import NOT_INSTALLED, ActionError
 from pytest_difftrace.github.inputs import Inputs
 
@@ -42,7 +43,8 @@ def known_options(python: str, environment: Mapping[str, str], workspace: Path) 
     )
     if "--difftrace-verify" not in done.stdout:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ActionError(NOT_INSTALLED.format("".join(last) or "no message"))
+        reason = f"its plugin is not installed for {python}" if done.returncode == 0 else "".join(last) or "no message"
+        raise ActionError(NOT_INSTALLED.format(printable(reason)))
     return done.stdout
 
 

@@ -90,6 +90,9 @@ def test_a_pytest_without_the_plugin_is_told_apart(tmp_path):
     python = fake(tmp_path, "echo 'No module named pytest' >&2; exit 1")
     with pytest.raises(ActionError, match=r"pytest has no DiffTrace \(No module named pytest\)"):
         pytest_run.known_options(python, {}, tmp_path)
+    without_plugin = fake(tmp_path, "echo usage; echo '(shown in full)'")
+    with pytest.raises(ActionError, match=r"pytest has no DiffTrace \(its plugin is not installed for .*/python\)"):
+        pytest_run.known_options(without_plugin, {}, tmp_path)
 
 
 def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path):
