@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 
 from difftrace.core.text import printable
 from pytest_difftrace.github.errors import ActionError
+
+RECORDED: Final = "recorded"
+"""The folder of the baselines that a recording hands on."""
 
 _FILES: Final = ("report.json", "report.html", "junit.xml")
 # What the upload is given is a pattern: a home folder, a comment or an exclusion by its first character, and wildcards.
@@ -39,15 +43,22 @@ def results_folder(workspace: Path, relative: str) -> Path:
         raise ActionError(f"input results-dir: {shown!r} is not a folder of its own")
     if folder.exists() and not folder.is_dir():
         raise ActionError(f"input results-dir: {shown!r} is a file")
-    for name in _FILES:
+    for name in (*_FILES, RECORDED):
         try:
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
         except OSError as error:
             raise ActionError(
                 f"input results-dir: {name} of an earlier run in {shown!r} cannot be removed ({error.strerror}); remove"
                 " it, or name another folder"
             ) from None
     return folder
+
+
+def _remove(path: Path) -> None:
+    if path.name == RECORDED and path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def links_of(workspace: Path, folder: Path) -> list[str]:

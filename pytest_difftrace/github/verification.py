@@ -16,8 +16,8 @@ from pytest_difftrace.github.inputs import Inputs, parse
 from pytest_difftrace.github.outcome import Outcome, exit_status, first_divergence, judge
 from pytest_difftrace.github.prefetch import weight_bytes
 from pytest_difftrace.github.preparation import workspace_of
-from pytest_difftrace.github.recorded import copy_recorded
-from pytest_difftrace.github.results_folder import links_of, results_folder
+from pytest_difftrace.github.recorded import copy_recorded, written
+from pytest_difftrace.github.results_folder import RECORDED, links_of, results_folder
 from pytest_difftrace.github.torch_build import examine
 
 
@@ -57,17 +57,29 @@ def _conclude(
     junit = results / pytest_run.JUNIT
     failed, said = pytest_messages.failed_tests(junit), pytest_messages.explanation(ended.status, ended.said, junit)
     found = judge(ended.status, None if files is None else files.report, failed, said)
-    if files is not None and inputs.mode == "record" and found.result != "error":
-        try:
-            copy_recorded(files, results, workspace)
-        except DiffTraceError as error:
-            found = replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
+    if files is not None and inputs.mode == "record":
+        found = _handed_on(found, files, results, workspace)
     runner.set_outputs(environment, outputs(found, inputs, workspace, results))
     if found.problem is not None:
         runner.annotate("error", [found.problem])
         if inputs.summary:
             runner.add_error_to_summary(environment, found.problem, found.failed_apart)
     return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
+
+
+def _handed_on(found: Outcome, files: ReportFiles, results: Path, workspace: Path) -> Outcome:
+    """Hand on what was recorded, but of a run that is an error; return the outcome with what is wrong with that."""
+    if found.result != "error":
+        try:
+            copy_recorded(files, results, workspace)
+        except DiffTraceError as error:
+            return replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
+    elif count := len(written(files.report)):
+        kept_back = (
+            f"{count} recorded baseline{' is' if count == 1 else 's are'} not handed on in {RECORDED}/ therefore"
+        )
+        return replace(found, problem=f"{found.problem}; {kept_back}")
+    return found
 
 
 def outputs(found: Outcome, inputs: Inputs, workspace: Path, results: Path) -> dict[str, str]:

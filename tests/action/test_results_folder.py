@@ -23,10 +23,11 @@ def test_a_folder_elsewhere_is_refused(tmp_path, name):
 
 def test_reports_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path):
     (tmp_path / "out").mkdir()
-    for name in ("report.json", "junit.xml", "mine.txt"):
+    for name in ("report.json", "junit.xml", ".gitignore", "recorded/__difftrace__/test_x/test_a.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).touch()
     assert results_folder(tmp_path, "out") == tmp_path / "out"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".gitignore"]
 
 
 @pytest.mark.parametrize(
