@@ -112,7 +112,9 @@ def test_tests_that_fail_beside_checks_that_pass_are_listed_in_the_summary(run):
         MODE="record",
     )
     [problem] = errors(told)
-    assert problem.startswith("2 tests, such as test_x.py::test_b, failed although no check did; 1 recorded baseline is")
+    assert problem.startswith(
+        "2 tests, such as test_x.py::test_b, failed although no check did; 1 recorded baseline is"
+    )
     assert "not handed on" in html.unescape(told.summary)
     summary = told.summary.partition("## DiffTrace: error")[2]
     assert code("failed: test_x.py::test_b") in summary
