@@ -2,7 +2,7 @@
 
 Without an argument: check the inputs, install, fetch the model, and go on as `run` in the interpreter that has the
 plugin, in an environment without tokens. `promote RESULTS` puts baselines that another job recorded in their places
-below the checkout and prints what they change, as Markdown.
+below the checkout and prints what they change, as Markdown; errors go to standard error.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _promote(arguments: Sequence[str]) -> int:
     try:
         proposals = promoted(Path(arguments[0]), Path(arguments[2]) if len(arguments) == 3 else None)
     except DiffTraceError as error:
-        runner.annotate("error", [str(error)])
+        # What is printed is the text of a pull request; the runner reads commands from both.
+        runner.annotate("error", [str(error)], sys.stderr)
         return 1
     print(pull_request_body(proposals), end="")
     return 0

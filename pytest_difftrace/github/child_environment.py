@@ -40,6 +40,17 @@ def for_fetch(environment: Mapping[str, str], source: Path) -> dict[str, str]:
     return {**_without(plain(environment), _OTHER_TOKENS | _SAY), "PYTHONPATH": _import_path(source)}
 
 
+def for_installation(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of venv and pip: without tokens, and without code of the checkout.
+
+    The job's PYTHONPATH may lead there, and what is imported from it could read the tokens of the process that started
+    it, which still has them.
+    """
+    kept = without_tokens(environment)
+    kept.pop("PYTHONPATH", None)
+    return kept
+
+
 def for_run(environment: Mapping[str, str], source: Path) -> dict[str, str]:
     """Return the environment of the process that runs pytest: inputs and outputs of the action, and no tokens."""
     own = environment.get(ORIGINAL_PYTHONPATH, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
@@ -17,7 +18,7 @@ _DIVERGED: Final[tuple[Status, ...]] = ("diverged", "not reproducible")
 _PASSED, _FAILED = 0, 1
 _ENDINGS: Final = {
     2: "the run was interrupted, or a test file could not be imported",
-    3: "pytest failed by itself",
+    3: "pytest failed by itself, or a test ended its process with status 3",
     4: "pytest refused its command line or settings",
     5: "no tests were collected: look at the inputs paths and pytest-args",
 }
@@ -37,6 +38,7 @@ class Outcome:
         diverged: how many diverged.
         first: the first check that diverged.
         platform_key: what the platform is called in the report, empty where no check says.
+        failed_apart: the tests that failed although no check of theirs did.
     """
 
     result: Result
@@ -45,16 +47,21 @@ class Outcome:
     diverged: int
     first: Checked | None
     platform_key: str
+    failed_apart: tuple[str, ...] = ()
 
 
-def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Outcome:
+def judge(status: int, report: Report | None, failed: Sequence[str] = (), said: str | None = None) -> Outcome:
     """Return what the exit status of pytest and its report, None for none, come to.
 
-    `failed` names the tests that failed, which matters where there is no report because no check ran.
+    `failed` names the tests that failed, which matters where there is no report because no check ran. `said` is why
+    pytest ran no tests, where it says it itself.
     """
     checks = () if report is None else report.checks
     apart = [check for check in checks if check.status in _DIVERGED]
-    result, problem = _result(status, report, len(apart), failed)
+    failed_apart = sorted(_unexplained(report) if checks else set(failed))
+    result, problem = _result(status, report, len(apart), failed_apart)
+    if said is not None and status not in (_PASSED, _FAILED):
+        problem = said
     return Outcome(
         result,
         problem,
@@ -62,6 +69,7 @@ def judge(status: int, report: Report | None, failed: Sequence[str] = ()) -> Out
         diverged=len(apart),
         first=apart[0] if apart else None,
         platform_key="" if report is None else _platform_key(report),
+        failed_apart=tuple(failed_apart),
     )
 
 
@@ -89,12 +97,12 @@ def exit_status(result: Result, *, fail_on_divergence: bool) -> int:
     return 0 if tolerated else 2 if result == "error" else 1
 
 
-def _result(status: int, report: Report | None, apart: int, failed: Sequence[str]) -> tuple[Result, str | None]:
+def _result(status: int, report: Report | None, apart: int, failed_apart: Sequence[str]) -> tuple[Result, str | None]:
     if status not in (_PASSED, _FAILED):
-        return "error", _ENDINGS.get(status, f"pytest ended with status {status}")
+        return "error", _ending(status)
     if report is None or not report.checks:
-        if failed:
-            return "error", f"no check ran: {_tests(set(failed))} failed before one; see the log"
+        if failed_apart:
+            return "error", f"no check ran: {_tests(failed_apart)} failed before one; see the log"
         return "error", "no check ran, so nothing was verified or recorded: look at the inputs paths and pytest-args"
     if not all(map(_STOPPED.fullmatch, report.incomplete_because)):
         return "error", f"the run is incomplete: {'; '.join(report.incomplete_because)}"
@@ -102,8 +110,8 @@ def _result(status: int, report: Report | None, apart: int, failed: Sequence[str
     others = [check for check in bad if check.status not in (*_DIVERGED, "without baseline")]
     if others:
         return "error", f"{len(others)} check{'s' if len(others) > 1 else ''} could not be made: {others[0].status}"
-    if status == _FAILED and (unexplained := _failed_tests(report) - {check.nodeid for check in bad}):
-        return "error", f"{_tests(unexplained)} failed although no check did"
+    if status == _FAILED and failed_apart:
+        return "error", f"{_tests(failed_apart)} failed although no check did"
     if apart:
         return "diverged", None
     if bad:
@@ -113,12 +121,26 @@ def _result(status: int, report: Report | None, apart: int, failed: Sequence[str
     return "pass", None
 
 
-def _tests(nodeids: set[str]) -> str:
-    return f"{len(nodeids)} tests, such as {min(nodeids)}," if len(nodeids) > 1 else f"the test {min(nodeids)}"
+def _ending(status: int) -> str:
+    if status >= 0:
+        return _ENDINGS.get(status, f"a test ended the process of pytest with status {status}")
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"pytest was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''} before it had finished"
 
 
-def _failed_tests(report: Report) -> set[str]:
-    return {test.nodeid for test in report.tests if test.outcome in ("failed", "error")}
+def _tests(nodeids: Sequence[str]) -> str:
+    return f"{len(nodeids)} tests, such as {nodeids[0]}," if len(nodeids) > 1 else f"the test {nodeids[0]}"
+
+
+def _unexplained(report: Report | None) -> set[str]:
+    """Return the tests that failed although no check of theirs did."""
+    if report is None:
+        return set()
+    bad = {check.nodeid for check in report.checks if not check.good and check.status != "skipped"}
+    return {test.nodeid for test in report.tests if test.outcome in ("failed", "error")} - bad
 
 
 def _platform_key(report: Report) -> str:

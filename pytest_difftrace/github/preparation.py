@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_difftrace.github import runner
-from pytest_difftrace.github.child_environment import for_fetch, for_run, without_tokens
+from pytest_difftrace.github.child_environment import for_fetch, for_installation, for_run
 from pytest_difftrace.github.inputs import parse
 from pytest_difftrace.github.installation import installed
 from pytest_difftrace.github.prefetch import model_folder
@@ -45,7 +45,7 @@ def prepared(environment: Mapping[str, str]) -> Prepared:
     if inputs.install == "auto":
         scratch = Path(environment.get("RUNNER_TEMP") or tempfile.gettempdir())
         with runner.group("Install pytest-difftrace"):
-            python = installed(source, scratch, without_tokens(environment))
+            python = installed(source, scratch, for_installation(environment))
     model = model_folder(inputs, workspace, python, for_fetch(environment, source), source)
     return Prepared(python, model, for_run(environment, source))
 

@@ -21,7 +21,8 @@ from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.report_files import find_rootdir, open_report
 from difftrace.core.side_logits import open_beside, remove_beside
 from difftrace.core.test_id import TestId
-from pytest_difftrace.github.recorded import RECORDED, hand_on_logits, recorded_in, written
+from pytest_difftrace.github.recorded import hand_on_logits, recorded_in, written
+from pytest_difftrace.github.results_folder import RECORDED
 
 
 def promoted(results: Path, checkout: Path | None) -> list[Proposal]:

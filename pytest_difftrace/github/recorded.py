@@ -20,8 +20,8 @@ from difftrace.core.logits_reference import RecordedLogits
 from difftrace.core.report import Report
 from difftrace.core.report_files import ReportFiles
 from difftrace.core.side_logits import open_beside, put_beside
+from pytest_difftrace.github.results_folder import RECORDED
 
-RECORDED: Final = "recorded"
 ROOTDIR: Final = f"{RECORDED}/rootdir.txt"
 
 _LONGEST_PATH: Final = 4096

@@ -9,15 +9,15 @@ from pathlib import Path
 from difftrace.core.errors import DiffTraceError, FormatError
 from difftrace.core.report_files import ReportFiles, open_report
 from difftrace.core.text import printable
-from pytest_difftrace.github import preflight, pytest_run, runner
+from pytest_difftrace.github import preflight, pytest_messages, pytest_run, runner
 from pytest_difftrace.github.child_environment import for_pytest, profile_of, without_tokens
 from pytest_difftrace.github.errors import ActionError
 from pytest_difftrace.github.inputs import Inputs, parse
 from pytest_difftrace.github.outcome import Outcome, exit_status, first_divergence, judge
 from pytest_difftrace.github.prefetch import weight_bytes
 from pytest_difftrace.github.preparation import workspace_of
-from pytest_difftrace.github.recorded import copy_recorded
-from pytest_difftrace.github.results_folder import links_of, results_folder
+from pytest_difftrace.github.recorded import copy_recorded, written
+from pytest_difftrace.github.results_folder import RECORDED, links_of, results_folder
 from pytest_difftrace.github.torch_build import examine
 
 
@@ -41,28 +41,45 @@ def verify_or_record(environment: Mapping[str, str], python: str, model: Path | 
         runner.annotate("warning", findings.warnings)
         if findings.errors:
             raise ActionError(*findings.errors)
-    status = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
-    return _conclude(environment, inputs, workspace, results, status)
+    ended = pytest_run.run(pytest_run.command(python, inputs, results, known), wanted, workspace)
+    runner.begin_line()
+    return _conclude(environment, inputs, workspace, results, ended)
 
 
-def _conclude(environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, status: int) -> int:
+def _conclude(
+    environment: Mapping[str, str], inputs: Inputs, workspace: Path, results: Path, ended: pytest_run.Ended
+) -> int:
     links = links_of(workspace, results)
     if links:
         # They would be followed by what reads and uploads the folder.
         raise ActionError(f"the tests left symbolic links: {', '.join(map(printable, links[:3]))}")
     files = _report(results)
-    found = judge(status, None if files is None else files.report, pytest_run.failed_tests(results / pytest_run.JUNIT))
-    if files is not None and inputs.mode == "record" and found.result != "error":
-        try:
-            copy_recorded(files, results, workspace)
-        except DiffTraceError as error:
-            found = replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
+    junit = results / pytest_run.JUNIT
+    failed, said = pytest_messages.failed_tests(junit), pytest_messages.explanation(ended.status, ended.said, junit)
+    found = judge(ended.status, None if files is None else files.report, failed, said)
+    if files is not None and inputs.mode == "record":
+        found = _handed_on(found, files, results, workspace)
     runner.set_outputs(environment, outputs(found, inputs, workspace, results))
     if found.problem is not None:
         runner.annotate("error", [found.problem])
-        if inputs.summary and files is None:
-            runner.add_problems_to_summary(environment, [found.problem])
+        if inputs.summary:
+            runner.add_error_to_summary(environment, found.problem, found.failed_apart)
     return exit_status(found.result, fail_on_divergence=inputs.fail_on_divergence)
+
+
+def _handed_on(found: Outcome, files: ReportFiles, results: Path, workspace: Path) -> Outcome:
+    """Hand on what was recorded, but of a run that is an error; return the outcome with what is wrong with that."""
+    if found.result != "error":
+        try:
+            copy_recorded(files, results, workspace)
+        except DiffTraceError as error:
+            return replace(found, result="error", problem=f"what was recorded cannot be handed on: {error}")
+    elif count := len(written(files.report)):
+        kept_back = (
+            f"{count} recorded baseline{' is' if count == 1 else 's are'} not handed on in {RECORDED}/ therefore"
+        )
+        return replace(found, problem=f"{found.problem}; {kept_back}")
+    return found
 
 
 def outputs(found: Outcome, inputs: Inputs, workspace: Path, results: Path) -> dict[str, str]:

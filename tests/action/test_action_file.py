@@ -77,11 +77,19 @@ def test_every_input_and_output_is_described_in_the_action_and_its_document():
     assert all(isinstance(told["default"], str) for told in action["inputs"].values())
 
 
-def test_a_python_that_is_none_is_said_before_anything_runs(tmp_path):
+@pytest.mark.parametrize(
+    ("named", "shown"),
+    [
+        ("no-such-python", "no-such-python"),
+        ("a\n::error::b%0A`c`<i>$(touch x)", "a???error??b?0A?c??i???touch x?"),
+        ("/" * 100, "/" * 80),
+    ],
+)
+def test_a_python_that_is_none_is_said_before_anything_runs(tmp_path, named, shown):
     [run] = [step["run"] for step in steps(ACTION) if step.get("id") == "run"]
     environment = {
         "PATH": os.environ["PATH"],
-        "DIFFTRACE_INPUT_PYTHON": "no-such-python",
+        "DIFFTRACE_INPUT_PYTHON": named,
         "DIFFTRACE_INPUT_SUMMARY": "true",
         "GITHUB_ACTION_PATH": str(ROOT),
         "GITHUB_OUTPUT": str(tmp_path / "output"),
@@ -95,10 +103,10 @@ def test_a_python_that_is_none_is_said_before_anything_runs(tmp_path):
         text=True,
         check=False,
     )
-    problem = "input python: it takes an interpreter of Python 3.10 or newer"
+    problem = f"input python: it takes an interpreter of Python 3.10 or newer, not '{shown}'"
     assert done.returncode == 2
     assert done.stdout == f"::error title=DiffTrace::{problem}\n"
-    assert "no-such-python" in done.stderr
+    assert done.stderr
     assert (tmp_path / "output").read_text(encoding="utf-8").split() == ["result=error", "passed=0", "diverged=0"]
     assert problem in (tmp_path / "summary").read_text(encoding="utf-8")
 

@@ -9,6 +9,7 @@ import pytest
 from difftrace.determinism.profiles import CPU, CUDA, GFX942, PORTABLE, ROCM
 from pytest_difftrace.github.child_environment import (
     ORIGINAL_PYTHONPATH,
+    for_installation,
     for_pytest,
     for_run,
     plain,
@@ -53,6 +54,12 @@ def test_the_process_that_runs_pytest_is_started_without_tokens(tmp_path):
     )
     assert found["PYTHONPATH"] == os.pathsep.join([str(tmp_path), str(tmp_path / "src"), "/own"])
     assert not without_tokens(given).keys() - {"PYTHONPATH"}
+
+
+def test_the_installation_has_neither_tokens_nor_an_import_path_into_the_checkout():
+    job = {"HF_TOKEN": "t", "GITHUB_TOKEN": "t", "PIP_EXTRA_INDEX_URL": "u", "PYTHONPATH": "/action"}
+    assert for_installation({**job, ORIGINAL_PYTHONPATH: "/own"}) == {"PIP_EXTRA_INDEX_URL": "u"}
+    assert for_installation(job) == {"PIP_EXTRA_INDEX_URL": "u"}
 
 
 def test_the_summary_is_written_where_it_is_asked_for():

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from difftrace.core import policies
+from difftrace.core import classes, policies
 from pytest_difftrace import options
 from pytest_difftrace.github import inputs
 from pytest_difftrace.github.errors import ActionError
@@ -62,6 +62,8 @@ def test_a_model_of_the_hub_has_a_commit():
         ("policy", "loose"),
         ("strategy", "guess"),
         ("fail_on", "near-tie"),
+        ("fail_on", "DRIFT, NEARTIE"),
+        ("fail_on", ","),
         ("platform_key", "Über"),
         ("platform_key", "a" * 41),
         ("profile", "tpu"),
@@ -88,6 +90,13 @@ def test_every_bad_input_is_told_at_once_and_on_one_line_each():
     assert all(message.isprintable() and len(message) < 200 for message in caught.value.messages)
 
 
-def test_policies_and_strategies_are_those_of_the_plugin():
+def test_a_misspelt_class_is_named_with_those_that_there_are():
+    assert parse(fail_on="NEAR_TIE DRIFT,\nLENGTH").fail_on == "NEAR_TIE DRIFT,\nLENGTH"
+    with pytest.raises(ActionError, match=r"NEAR_TIE, .* separated by commas, not 'NEARTIE'"):
+        parse(fail_on="DRIFT,NEARTIE")
+
+
+def test_policies_strategies_and_classes_are_those_of_the_plugin():
     assert inputs.POLICIES == options.POLICIES == get_args(policies.Policy)
+    assert [*inputs.CLASSES] == [one for one in classes.CLASSES if one != "IDENTICAL"]
     assert inputs.STRATEGIES == options.STRATEGIES

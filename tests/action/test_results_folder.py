@@ -23,10 +23,11 @@ def test_a_folder_elsewhere_is_refused(tmp_path, name):
 
 def test_reports_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path):
     (tmp_path / "out").mkdir()
-    for name in ("report.json", "junit.xml", "mine.txt"):
+    for name in ("report.json", "junit.xml", ".gitignore", "recorded/__difftrace__/test_x/test_a.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).touch()
     assert results_folder(tmp_path, "out") == tmp_path / "out"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".gitignore"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,31 @@ def test_a_report_that_cannot_be_removed_is_told_with_its_name(tmp_path):
     (tmp_path / "out/report.json").mkdir(parents=True)
     with pytest.raises(ActionError, match=r"report\.json of an earlier run in 'out' cannot be removed"):
         results_folder(tmp_path, "out")
+
+
+@pytest.mark.parametrize("name", ["index.md", "verify.yml", "report.json.bak", ".difftrace-x.tmp"])
+def test_a_folder_that_holds_anything_but_results_is_refused_and_left_as_it_is(tmp_path, name):
+    (tmp_path / "docs").mkdir()
+    for file in ("report.json", name):
+        (tmp_path / "docs" / file).touch()
+    with pytest.raises(ActionError, match=rf"input results-dir: 'docs' holds '{name}', which is not of a run"):
+        results_folder(tmp_path, "docs")
+    assert (tmp_path / "docs/report.json").exists()
+
+
+def test_a_folder_of_an_earlier_run_serves_again(tmp_path):
+    (tmp_path / "out/received/test_x.py").mkdir(parents=True)
+    for name in (".gitignore", "report.html", ".difftrace-0123456789abcdef.tmp"):
+        (tmp_path / "out" / name).touch()
+    assert results_folder(tmp_path, "out") == tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 2500 + "b", "out/" + "ö" * 128, "file/out"])
+def test_a_name_that_no_folder_can_have_is_refused_in_one_short_message(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(ActionError, match="input results-dir: there can be no folder") as caught:
+        results_folder(tmp_path, name)
+    assert len(str(caught.value)) < 250
 
 
 def test_links_that_an_upload_would_follow_are_found(tmp_path):

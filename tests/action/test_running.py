@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from pytest_difftrace.github import pytest_run, runner
 from pytest_difftrace.github.__main__ import main
 from pytest_difftrace.github.child_environment import ORIGINAL_PYTHONPATH, for_fetch
 from pytest_difftrace.github.errors import ActionError
-from pytest_difftrace.github.inputs import Inputs
+from pytest_difftrace.github.inputs import PREFIX, Inputs
 from pytest_difftrace.github.prefetch import model_folder, weight_bytes
+from pytest_difftrace.github.preparation import prepared
+from pytest_difftrace.github.pytest_messages import explanation
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -87,6 +90,9 @@ def test_a_pytest_without_the_plugin_is_told_apart(tmp_path):
     python = fake(tmp_path, "echo 'No module named pytest' >&2; exit 1")
     with pytest.raises(ActionError, match=r"pytest has no DiffTrace \(No module named pytest\)"):
         pytest_run.known_options(python, {}, tmp_path)
+    without_plugin = fake(tmp_path, "echo usage; echo '(shown in full)'")
+    with pytest.raises(ActionError, match=r"pytest has no DiffTrace \(its plugin is not installed for .*/python\)"):
+        pytest_run.known_options(without_plugin, {}, tmp_path)
 
 
 def test_a_model_of_the_hub_is_fetched_at_its_commit(tmp_path):
@@ -137,6 +143,30 @@ def test_no_code_of_the_checkout_sees_the_token_that_a_model_is_fetched_with(tmp
     assert not (tmp_path / "ran").exists()
 
 
+def test_no_code_of_the_checkout_runs_while_the_plugin_is_installed(tmp_path, monkeypatch):
+    """The interpreter imports sitecustomize of its import path, as any does; it has no venv."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "sitecustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a')\n", encoding="utf-8")
+    python = shlex.quote(sys.executable)
+    started = fake(tmp_path, f'if [ "$2" = venv ]; then {python} -c ""; exit 1; fi; exec {python} "$@"')
+    monkeypatch.setattr(sys, "executable", started)
+    inputs = {"MODE": "verify", "INSTALL": "auto", "PYTHON": "python3", "RESULTS_DIR": "out", "ARTIFACT_NAME": "a"}
+    flags = dict.fromkeys(("UPLOAD_ARTIFACT", "FAIL_ON_DIVERGENCE", "SUMMARY"), "true")
+    environment = {
+        **{PREFIX + name: value for name, value in (inputs | flags).items()},
+        "PATH": os.environ["PATH"],
+        "HF_TOKEN": "hf_secret",
+        "GITHUB_WORKSPACE": str(checkout),
+        "RUNNER_TEMP": str(tmp_path / "temp"),
+        "PYTHONPATH": "/action",
+        ORIGINAL_PYTHONPATH: str(checkout),
+    }
+    with pytest.raises(ActionError, match="no virtual environment could be made"):
+        prepared(environment)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_ends_the_action_ends_pytest_too(tmp_path, monkeypatch, number):
     # The alarm ends a process that waits in vain.
@@ -146,8 +176,45 @@ def test_what_ends_the_action_ends_pytest_too(tmp_path, monkeypatch, number):
         f"signal.alarm(30); os.kill(os.getppid(), {number:d}); signal.pause()\n"
     )
     before = signal.getsignal(number)
-    assert pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path) == 7
+    assert pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path).status == 7
     assert signal.getsignal(number) is before
+
+
+def test_what_pytest_writes_to_standard_error_is_passed_on_and_kept(tmp_path, capfdbinary):
+    code = "import sys; sys.stderr.write('x' * 100_000 + 'ERROR: why'); sys.exit(4)"
+    ended = pytest_run.run([sys.executable, "-S", "-c", code], os.environ, tmp_path)
+    assert ended.status == 4
+    assert ended.said.endswith("xxxERROR: why")
+    assert capfdbinary.readouterr().err == b"x" * 100_000 + b"ERROR: why"
+
+
+@pytest.mark.parametrize(
+    ("said", "explained"),
+    [
+        ("ERROR: file or directory not found: nowhere\n\n", "settings: file or directory not found: nowhere"),
+        (
+            "ERROR: usage: pytest [options]\npython -m pytest: error: unrecognized arguments: --no\n  inifile: x\n",
+            "settings: unrecognized arguments: --no",
+        ),
+        (
+            "ImportError while loading conftest '/w/conftest.py'.\nE   ModuleNotFoundError: No module named 'no'\n",
+            "/w/conftest.py could not be imported: ModuleNotFoundError: No module named 'no'",
+        ),
+    ],
+)
+def test_what_pytest_refused_is_quoted(tmp_path, said, explained):
+    found = explanation(4, said, tmp_path / "none")
+    assert found is not None
+    assert found.endswith(explained)
+    assert explanation(1, said, tmp_path / "none") is None
+
+
+def test_a_refusal_without_a_reason_and_a_long_one_are_no_trouble(tmp_path):
+    assert explanation(4, "nothing\n", tmp_path) is None
+    told = explanation(4, "ERROR: " + "\x1b" * 9000, tmp_path)
+    assert told is not None
+    assert told.isprintable()
+    assert len(told) <= 500
 
 
 @pytest.fixture
