@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from difftrace.core.baseline import TestId, load, save
 from difftrace.core.baseline_names import baseline_path, received_path
+from difftrace.core.evidence import DIGEST_LANES, PROJECTIONS, REJECTED, Evidence
 from difftrace.core.report import (
     BaselineFile,
     Checked,
@@ -336,6 +338,28 @@ def test_a_run_that_does_not_repeat_itself_is_left(difftrace: Command, project: 
     status, out, _ = difftrace("accept", project.write(), "--yes")
     assert status == 0
     assert out.startswith("left: tests/test_sum.py::test_sum\n  it does not repeat itself")
+    assert tokens(target) == [3]
+
+
+def test_a_run_of_nan_is_left(difftrace: Command, project: Project) -> None:
+    target, received = project.check(divergence_class="NON_FINITE")
+    unknown = [[np.nan] * REJECTED]
+    evidence = Evidence(
+        top_tokens=[4], top_scores=[np.nan], runner_up_tokens=[5], runner_up_scores=[np.nan], confidences=[np.nan],
+        candidates=[1], rejected_positions=[[-1] * REJECTED], rejected_tokens=[[-1] * REJECTED],
+        rejected_confidences=unknown, ties=[0], non_finite=[7], logits_digests=[[1] * DIGEST_LANES],
+        sketches=[[0.0] * PROJECTIONS], sketched=[9], noise_digests=[0],
+    )  # fmt: skip
+    identity = load(received).test
+    observed = replace(run(4, {"torch": "2.7.0"}), evidences=(evidence,)).to_baseline(identity)
+    save(received, observed)
+    named = project.checks[0].received
+    assert named is not None
+    written = replace(named, digest=observed.digest, sha256=sha256(received))
+    project.checks[0] = replace(project.checks[0], received=written)
+    status, out, _ = difftrace("accept", project.write(), "--yes")
+    assert status == 0
+    assert out.startswith("left: tests/test_sum.py::test_sum\n  its model returned NaN or infinite logits")
     assert tokens(target) == [3]
 
 

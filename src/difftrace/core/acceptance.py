@@ -21,6 +21,7 @@ from difftrace.core.file_format import read_file
 from difftrace.core.inside import inside
 from difftrace.core.limits import MAX_BASELINE_BYTES
 from difftrace.core.report import Report
+from difftrace.core.run_rules import non_finite_step
 from difftrace.core.test_id import TestId
 from difftrace.core.text import printable
 
@@ -94,6 +95,8 @@ def plan(report: Report, results: Path, rootdir: Path, wanted: Callable[[Checked
             continue
         if proposal is None:
             left.append(Refusal(check, "accepted already: its baseline is this run"))
+        elif non_finite_step(proposal.received) is not None:
+            left.append(Refusal(check, "its model returned NaN or infinite logits, which make no golden run"))
         elif check.status == "without baseline" and not new:
             left.append(Refusal(check, _RAN_ONCE))
         else:
