@@ -161,6 +161,9 @@ def test_pull_requests_of_forks_never_reach_a_self_hosted_runner(workflow):
     for job in found["jobs"].values():
         if "self-hosted" in str(job["runs-on"]) and "pull_request" in triggers:
             assert "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
+        elif "vars." in str(job["runs-on"]) and "pull_request" in triggers:
+            # The variable may name a machine of one's own.
+            assert "!github.event.pull_request.head.repo.fork && vars." in job["runs-on"]
 
 
 def test_the_job_that_may_write_runs_no_test():
