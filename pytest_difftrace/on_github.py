@@ -72,13 +72,13 @@ def _append_summary(report: Report, config: pytest.Config) -> str | None:
     if not name:
         return None
     from difftrace.core.text import printable
-    from difftrace.reports.markdown import LIMIT, report_markdown
+    from difftrace.reports.job_summary import room
+    from difftrace.reports.markdown import report_markdown
     from pytest_difftrace.next_steps import accept_command
 
     path = Path(name)
     try:
-        room = LIMIT - (path.stat().st_size if path.exists() else 0)
-        text = report_markdown(report, room, accept_command(config, "FOLDER"))
+        text = report_markdown(report, room(path), accept_command(config, "FOLDER"))
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

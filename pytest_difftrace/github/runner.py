@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final, Literal, TextIO
 
 from difftrace.core.text import printable
+from difftrace.reports.job_summary import room
 from difftrace.reports.markdown_text import code
 from difftrace.reports.workflow_commands import command
 
 # GitHub shows ten of a level and step.
 _MOST: Final = 9
 _MOST_TESTS: Final = 50
-_LONGEST_SUMMARY: Final = 1 << 20
 _TITLE: Final = {"title": "DiffTrace"}
 
 
@@ -75,8 +75,8 @@ def _append_to_summary(environment: Mapping[str, str], title: str, lines: Sequen
         listed = "".join(f"- {code(line)}\n" for line in lines)
         text = f"\n## DiffTrace: {title}\n\n{listed}"
         path = Path(file)
-        # GitHub shows nothing of a summary that is too long; annotations and outputs say the same.
-        if (path.stat().st_size if path.exists() else 0) + len(text.encode()) <= _LONGEST_SUMMARY:
+        # Annotations and outputs say the same.
+        if len(text.encode()) <= room(path):
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(text)
 

@@ -11,7 +11,8 @@ import pytest
 from difftrace.core.checked import Checked, FirstDivergence, ReportedOutcome
 from difftrace.core.report import Report, RunSettings, SeenTest, Selection
 from difftrace.reports.github import annotation_lines
-from difftrace.reports.markdown import LIMIT, report_markdown
+from difftrace.reports.job_summary import LIMIT
+from difftrace.reports.markdown import report_markdown
 from difftrace.reports.markdown_text import code, fenced
 from difftrace.reports.workflow_commands import escaped_data, escaped_property
 

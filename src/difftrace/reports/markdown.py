@@ -9,10 +9,8 @@ from difftrace.core.checked import Checked
 from difftrace.core.report import Report
 from difftrace.core.text import printable
 from difftrace.reports.acceptance import change, class_title
+from difftrace.reports.job_summary import LIMIT
 from difftrace.reports.markdown_text import code, escaped, fenced
-
-LIMIT: Final = 1 << 20
-"""What GitHub takes of one step's summary, in bytes."""
 
 _MOST_ROWS: Final = 200
 _ROOM_FOR_NOTES: Final = 200
