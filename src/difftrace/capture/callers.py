@@ -48,15 +48,10 @@ def nearest(count: int) -> list[tuple[str, str]]:
 def is_compiled() -> bool:
     """Say whether code that torch.compile made is calling; seen only where it fell back on Python."""
     module, context = _COMPILER
-    # Asked at every call: looking through the stack is left out where nothing can be compiled, and is quick elsewhere.
-    if module not in sys.modules:
-        return False
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == module and type(frame.f_locals.get("self")).__name__ == context:
-            return True
-        frame = frame.f_back
-    return False
+    # Asked at every call: looking through the stack is left out where nothing can be compiled.
+    return module in sys.modules and any(
+        _module(frame) == module and type(frame.f_locals.get("self")).__name__ == context for frame in _stack()
+    )
 
 
 @lru_cache(maxsize=256)
