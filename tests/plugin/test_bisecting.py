@@ -93,35 +93,37 @@ def test_a_model_that_does_not_repeat_itself_is_told_with_its_module(golden, sui
     assert len(lines) <= 12
 
 
-def test_a_model_that_draws_random_numbers_is_not_recorded(golden, suite, run_pytest, pytester, arguments):
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (DROPPING, ["difftrace: not recorded: two runs of this test differ*", "RUN_TO_RUN: *"]),
+        (
+            BROKEN,
+            [
+                "difftrace: not recorded: the model returned NaN or infinite logits, first at step 0",
+                "difftrace: 1 not *",
+            ],
+        ),
+    ],
+)
+def test_a_model_that_draws_random_numbers_or_returns_nan_is_not_recorded(
+    golden, suite, run_pytest, pytester, arguments, change: str, lines: list[str]
+):
     path = pytester.path / "__difftrace__" / "test_x" / "test_a.json"
     before = path.read_bytes()
-    suite(BODY.format(change=DROPPING))
+    suite(BODY.format(change=change))
     result = run_pytest(*arguments, "--difftrace-record")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["difftrace: not recorded: two runs of this test differ*", "RUN_TO_RUN: *"])
+    result.stdout.fnmatch_lines(lines)
     assert path.read_bytes() == before
-
-
-def test_a_model_that_returns_nan_is_not_recorded(golden, suite, run_pytest, pytester, arguments):
-    path = pytester.path / "__difftrace__" / "test_x" / "test_a.json"
-    before = path.read_bytes()
-    suite(BODY.format(change=BROKEN))
-    result = run_pytest(*arguments, "--difftrace-record")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["difftrace: not recorded: the model returned NaN or infinite logits, first at step 0", "difftrace: 1 not *"]
-    )
-    assert path.read_bytes() == before
-    result = run_pytest(*arguments, "--difftrace-verify")
-    result.stdout.fnmatch_lines(["Recording is refused where the model returns NaN or infinite logits.*"])
-    result.stdout.no_fnmatch_line("If the new run is right, record it:")
 
 
 def test_a_model_that_returns_nan_is_told_with_the_module_that_it_begins_in(golden, suite, run_pytest, arguments):
     suite(BODY.format(change=BROKEN))
     result = run_pytest(*arguments, "--difftrace-verify", "--difftrace-bisect")
     result.stdout.fnmatch_lines(["difftrace: NON_FINITE: run differs from its baseline*"])
+    result.stdout.fnmatch_lines(["Recording is refused where the model returns NaN or infinite logits.*"])
+    result.stdout.no_fnmatch_line("If the new run is right, record it:")
     lines = block(result)
     assert lines[1] == "  NON_FINITE: NaN or infinite values begin in model.transformer.blocks.1.ff_norm (RMSNorm)"
     assert lines[2].startswith("    it was given finite values and returned ")
