@@ -35,7 +35,7 @@ def written(report: Report) -> list[Checked]:
 def copy_recorded(files: ReportFiles, folder: Path, workspace: Path) -> int:
     """Copy the baselines that the run wrote to `folder`, below `recorded/`; return how many.
 
-    What is there of an earlier run is removed. `workspace` and `folder` have no links in their paths.
+    What tests may have put there is removed. `workspace` and `folder` have no links in their paths.
 
     Raises:
         DiffTraceError: one is not there or leads elsewhere.
